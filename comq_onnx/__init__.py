@@ -1,0 +1,25 @@
+"""Quantize ONNX models after training, without backpropagation.
+
+    from comq_onnx import Recipe, quantize
+    report = quantize("model.onnx", "model_int4.onnx", data="samples.npz", recipe=Recipe(weights="int4"))
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from comq_onnx.errors import ComqError
+from comq_onnx.recipe import Recipe
+from comq_onnx.version import __version__
+
+if TYPE_CHECKING:
+    from comq_onnx.pipeline import quantize
+
+__all__ = ["ComqError", "Recipe", "__version__", "quantize"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the program itself on first use, so that ``--help`` and ``--version`` answer at once."""
+    if name == "quantize":
+        from comq_onnx.pipeline import quantize
+
+        return quantize
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

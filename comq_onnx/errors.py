@@ -1,0 +1,20 @@
+"""The one exception for what a user can put right. Everything else is a bug and keeps its traceback."""
+
+
+class ComqError(Exception):
+    """Bad input, said in one sentence: where it is, what is wrong, what to do.
+
+    Parameters
+    ----------
+    what
+        What is wrong, as a clause without a full stop: ``"the file does not exist"``.
+    where
+        The file, node, tensor or option it was seen in; empty where `what` says it.
+    fix
+        What the user can do about it, as a clause.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        text = f"{where}: {what}" if where else what
+        super().__init__(f"{text}; {fix}." if fix else f"{text}.")

@@ -1,0 +1,86 @@
+"""What the user asked for, as one frozen record. Its fields are the command line's flags."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from comq_onnx.errors import ComqError
+
+Weights = Literal["int4", "int8", "int3", "int2"]
+Solver = Literal["comq", "comq-paper", "gptq", "rtn"]
+TargetName = Literal["portable", "ort"]
+BiasMode = Literal["auto", "channel", "none"]
+FirstLast = Literal["same", "int8"]
+WeightForm = Literal["auto", "dq"]
+
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantize. The defaults are the tool's advice.
+
+    `block_size` is ``"auto"`` (the target's choice), ``"channel"``, ``"tensor"`` or a power of two from
+    16 to 256. `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published. Patterns
+    are regular expressions searched in node names; one that matches nothing is an error.
+    """
+
+    weights: Weights = "int4"
+    symmetric: bool = True
+    block_size: str = "auto"
+    solver: Solver = "comq"
+    bias: BiasMode = "auto"
+    target: TargetName = "portable"
+    weight_form: WeightForm = "auto"
+    first_last: FirstLast = "same"
+    quantize_embeddings: bool = False
+    nodes_to_quantize: tuple[str, ...] = ()
+    nodes_to_exclude: tuple[str, ...] = ()
+    op_types_to_quantize: tuple[str, ...] = ()
+    calibration_samples: int = 256
+    batch_size: int = 1
+    calibration_shapes: str = ""
+    mask_input: str = ""
+    memory_gib: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "weights": get_args(Weights),
+            "solver": get_args(Solver),
+            "bias": get_args(BiasMode),
+            "target": get_args(TargetName),
+            "weight_form": get_args(WeightForm),
+            "first_last": get_args(FirstLast),
+            "block_size": ("auto", "channel", "tensor", *map(str, BLOCK_SIZES)),
+        }
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ComqError(
+                    f"{value!r} is not a value of it", where=_flag(name), fix=f"use one of {', '.join(allowed)}"
+                )
+        for name in ("calibration_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ComqError(f"{getattr(self, name)} is not a count", where=_flag(name), fix="use 1 or more")
+
+    @property
+    def bits(self) -> int:
+        return int(self.weights.removeprefix("int"))
+
+    @property
+    def compensate(self) -> bool:
+        """Whether a compensating bias is folded into the graph."""
+        return self.bias == "channel" or (self.bias == "auto" and self.solver == "comq")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain values, fields that hold their default left out."""
+        return {f.name: asdict(self)[f.name] for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def as_json(self) -> str:
+        """`as_dict` on one line, for a model's metadata."""
+        return json.dumps(self.as_dict(), sort_keys=True)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

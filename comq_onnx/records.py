@@ -1,0 +1,167 @@
+"""What crosses a seam between packages. Frozen records and nothing else: no behaviour lives here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from comq_onnx.grid import Grid
+
+LayoutKind = Literal["matmul", "matmul_left", "conv", "conv_transpose", "gather"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a weight tensor maps to rows ``(groups, rows, cols)``; `graph.layout` does the mapping.
+
+    ========== =========================== =================================================
+    kind       weight tensor               rows layout
+    ========== =========================== =================================================
+    matmul       ``[*batch, K, N]``          groups = prod(batch), rows = K, cols = N
+    matmul_left  ``[*batch, M, K]``          groups = prod(batch), rows = K, cols = M
+    conv         ``[O, I/g, *kernel]``       groups = g, rows = I/g * prod(kernel), cols = O/g
+    conv_transpose ``[I, O/g, *kernel]``     groups = g, rows = I/g * prod(kernel), cols = O/g
+    gather       ``[V, D]``                  groups = 1, rows = D, cols = V (a column per entry)
+    ========== =========================== =================================================
+
+    A Gemm has the kind ``matmul``: `graph.prepare` brings it to ``transA = transB = 0, alpha = beta = 1``.
+    """
+
+    kind: LayoutKind
+    shape: tuple[int, ...]
+    groups: int
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Attributes of a Conv or ConvTranspose that decide which inputs a row of the weight meets."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    """Begin of each axis, then end of each axis, as ONNX has it; ignored unless auto_pad is NOTSET."""
+    auto_pad: str
+    group: int
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node whose constant weight is to be quantized, in the prepared graph."""
+
+    name: str
+    """Name of the node; unique in the prepared graph, subgraphs included."""
+    op: str
+    """``MatMul``, ``Gemm``, ``Conv``, ``ConvTranspose`` or ``Gather``."""
+    weight: str
+    """Name of the float weight tensor; read by this node alone after `graph.prepare`."""
+    input: str
+    """Name of the activation tensor that meets the weight."""
+    output: str
+    layout: Layout
+    dtype: str
+    """Element type of the weight: ``float32``, ``float16``, ``bfloat16`` or ``float64``."""
+    geometry: ConvGeometry | None = None
+    in_subgraph: bool = False
+    """True inside an If, Loop or Scan body: no activations are seen there, so it is solved data-free."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A weight that stays float, and why."""
+
+    name: str
+    """The node that reads it."""
+    op: str
+    weight: str
+    shape: tuple[int, ...]
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class InputStats:
+    """Sums over calibration rows of the vectors x that a layer's rows multiply, in float64.
+
+    `gram` is the mean of ``x x^T`` (not centred) and `mean` the mean of x; the covariance is
+    ``gram - mean mean^T``. `groups` is that of the layer's layout: a grouped Conv has one Gram per group.
+    """
+
+    mean: np.ndarray
+    """``(groups, rows)``"""
+    gram: np.ndarray
+    """``(groups, rows, rows)``"""
+    count: int
+    """Rows summed, per group."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer to solve: find codes and scales on `grid` close to `weight` under the inputs' Gram."""
+
+    weight: np.ndarray
+    """``(groups, rows, cols)`` float64, finite"""
+    stats: InputStats | None
+    """None where no activations were seen: the identity Gram and a zero mean are used."""
+    grid: Grid
+    scale_dtype: str = "float32"
+    """Type the scales will be stored in; they are rounded to it before the last sweep."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Expected squared output error of a layer on its calibration inputs, summed over output channels."""
+
+    signal: float
+    """``E ||W^T x||^2`` of the float layer, bias left out"""
+    rtn: float
+    """error of round-to-nearest, absmax scale, without a compensating bias: the "before" of the report"""
+    solved: float
+    """error of the solution, with its compensating bias: the "after" of the report"""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Codes and scales of one layer, in row layout, and the bias that compensates their mean error.
+
+    The written initializers hold exactly these codes and these scales; nothing is rounded again.
+    """
+
+    grid: Grid
+    codes: np.ndarray
+    """``(groups, rows, cols)``, `grid.code_dtype`"""
+    scale: np.ndarray
+    """``(groups, blocks, cols)`` float32, each exactly representable in the problem's `scale_dtype`"""
+    zero_point: np.ndarray | None
+    """``(groups, blocks, cols)``, `grid.code_dtype`; None for a symmetric grid"""
+    bias: np.ndarray | None
+    """``(groups, cols)`` float64, added to the layer's output; None where no compensation was asked"""
+    quality: Quality
+    note: str = ""
+    """A fallback the user must hear of: "Gram is zero: rounded to nearest". Empty when all went as planned."""
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One line of the final table."""
+
+    name: str
+    op: str
+    weight: str
+    shape: tuple[int, ...]
+    grid: str
+    """``int4 b128``, or ``float32`` for a weight that was kept"""
+    bytes_before: int
+    bytes_after: int
+    sqnr_before: float | None = None
+    sqnr_after: float | None = None
+    form: str = ""
+    """How the writer stored it: ``DequantizeLinear`` or ``Cast*scale``"""
+    reason: str = ""
+    """Why it stayed float, or what fell back; empty otherwise"""
+    seconds: float = field(default=0.0, compare=False)

@@ -1,0 +1,37 @@
+"""The recipe refuses what it cannot mean."""
+
+import pytest
+
+from comq_onnx import ComqError, Recipe
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("weights", "int5", "--weights"),
+        ("solver", "adaround", "--solver"),
+        ("target", "tpu", "--target"),
+        ("block_size", "48", "--block-size"),
+        ("batch_size", 0, "--batch-size"),
+        ("calibration_samples", 0, "--calibration-samples"),
+    ],
+)
+def test_a_wrong_value_names_its_flag(field: str, value: object, said: str) -> None:
+    with pytest.raises(ComqError, match=said):
+        Recipe(**{field: value})  # type: ignore[arg-type]
+
+
+def test_only_what_was_asked_for_is_kept() -> None:
+    assert Recipe().as_json() == "{}"
+    assert Recipe(weights="int2", nodes_to_exclude=("head",)).as_dict() == {
+        "weights": "int2",
+        "nodes_to_exclude": ("head",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("solver", "bias", "expected"),
+    [("comq", "auto", True), ("gptq", "auto", False), ("rtn", "channel", True), ("comq", "none", False)],
+)
+def test_the_bias_follows_the_solver_unless_told(solver: str, bias: str, expected: bool) -> None:
+    assert Recipe(solver=solver, bias=bias).compensate is expected  # type: ignore[arg-type]
