@@ -1,0 +1,178 @@
+"""Calibration data: any source, checked once, as the same batches on every call."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from comq_onnx.errors import ComqError
+from comq_onnx.recipe import Recipe
+from comq_onnx.run import synthetic
+from comq_onnx.run.fit import BatchAxis, Sample, batch_axis, entries, samples_of
+from comq_onnx.run.session import TensorSpec
+from comq_onnx.run.sources import Record, open_source
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass
+class Calibration:
+    """Batches of feeds by input name. A batch never mixes shapes."""
+
+    description: str
+    """What is fed, for the summary: ``"128 samples of calib.npz"``."""
+    samples: int
+    synthetic: bool
+    """True where no data were given and made-up inputs stand in."""
+    batch_count: int
+    make: Callable[[], Iterator[Batch]] = field(repr=False)
+
+    def batches(self) -> Iterator[Batch]:
+        """The same batches in the same order on every call."""
+        return self.make()
+
+
+def open_calibration(
+    source: Any, inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[str, int] | None = None
+) -> Calibration:
+    """Open calibration data and check all of it against the model's inputs.
+
+    Parameters
+    ----------
+    source
+        None for structured synthetic inputs; a path of a ``.npz`` (keys are input names, the leading axis is
+        samples), a ``.npy`` (models of one input) or a folder of them; a dict of stacked arrays; an iterable
+        of dicts; an onnxruntime `CalibrationDataReader`. One-shot iterables are read once and kept on disk.
+    inputs
+        The model's inputs; `run.fit` says how arrays are matched to them.
+    recipe
+        `calibration_samples` caps the samples, `batch_size` groups them where the batch axis is dynamic (a
+        fixed batch is filled), `calibration_shapes` and `seed` shape the synthetic inputs.
+    vocabulary
+        Number of valid ids of an integer input, where known; used by synthetic inputs.
+
+    ComqError names the file, the input, and what was expected and found.
+    """
+    if source is None:
+        return _synthetic(inputs, recipe, vocabulary or {})
+    axis = batch_axis(inputs)
+    size, cap = _batch_and_cap(axis, recipe)
+    remaining = cap
+
+    def enough(record: Record) -> bool:
+        nonlocal remaining
+        remaining -= sum(sample.count for sample in samples_of(record, inputs, axis))
+        return remaining <= 0
+
+    opened = open_source(source, inputs, enough)
+
+    def make() -> Iterator[Batch]:
+        samples = (sample for record in opened.records() for sample in samples_of(record, inputs, axis))
+        return _group(_capped(samples, cap), size, axis)
+
+    # One dry pass: what is wrong with the data is said before the model runs, not in the middle of it.
+    counts = [entries(batch, axis) for batch in make()]
+    samples = sum(counts)
+    if not counts:
+        raise _empty(opened.description, axis, sum(1 for _ in islice(opened.records(), 1)))
+    return Calibration(f"{samples} samples of {opened.description}", samples, False, len(counts), make)
+
+
+def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[str, int]) -> Calibration:
+    plan = synthetic.plan(inputs, recipe, vocabulary)
+    axis = batch_axis(inputs)
+    size, cap = _batch_and_cap(axis, recipe)
+    members = [item for item in plan if item.spec.name in axis.members]
+    per_run = max((item.shape[0] for item in members), default=1)
+    singles = [item.with_lead(1) if item.spec.name in axis.members else item for item in plan]
+    size = max(size, per_run)
+
+    def make() -> Iterator[Batch]:
+        samples = (
+            Sample(synthetic.make(singles, recipe.seed, i), 1, bool(members), "synthetic inputs")
+            for i in range(cap)
+        )
+        return _group(samples, size, axis)
+
+    kinds = "; ".join(f"'{item.spec.name}' {item.says}" for item in plan)
+    count = cap // size * size if axis.size else cap
+    runs = -(-count // size) if members else count
+    text = f"NO DATA GIVEN: {count} synthetic samples, {kinds}"
+    return Calibration(text, count, True, runs, make)
+
+
+def _batch_and_cap(axis: BatchAxis, recipe: Recipe) -> tuple[int, int]:
+    """Samples to a batch and samples in all; with a fixed batch the last is a multiple of the first."""
+    if axis.size:
+        return axis.size, max(axis.size, recipe.calibration_samples // axis.size * axis.size)
+    return recipe.batch_size, recipe.calibration_samples
+
+
+def _capped(samples: Iterator[Sample], cap: int) -> Iterator[Sample]:
+    for sample in samples:
+        yield sample
+        cap -= sample.count
+        if cap <= 0:
+            return
+
+
+def _group(samples: Iterator[Sample], size: int, axis: BatchAxis) -> Iterator[Batch]:
+    """Join neighbours of equal shapes. A fixed batch is filled or dropped, never mixed or padded."""
+    pending: list[Sample] = []
+
+    def flush() -> Iterator[Batch]:
+        if pending and (not axis.size or len(pending) == axis.size):
+            yield _join(pending, axis)
+        pending.clear()
+
+    for sample in samples:
+        if not sample.groupable or sample.count != 1:
+            yield from flush()
+            _check_fixed(sample, axis)
+            yield sample.feeds
+            continue
+        if pending and not _joinable(pending[0], sample, axis):
+            yield from flush()
+        pending.append(sample)
+        if len(pending) == size:
+            yield from flush()
+    yield from flush()
+
+
+def _check_fixed(sample: Sample, axis: BatchAxis) -> None:
+    if axis.size and sample.count != axis.size:
+        raise ComqError(
+            f"a sample of {sample.count} cannot fill the model's fixed batch of {axis.size}",
+            where=sample.where,
+            fix="stack whole batches along a new leading axis, for every input",
+        )
+
+
+def _joinable(first: Sample, other: Sample, axis: BatchAxis) -> bool:
+    return all(
+        first.feeds[name].shape == value.shape
+        and (name in axis.joined or value is first.feeds[name] or np.array_equal(value, first.feeds[name]))
+        for name, value in other.feeds.items()
+    )
+
+
+def _join(samples: list[Sample], axis: BatchAxis) -> Batch:
+    first = samples[0].feeds
+    if len(samples) == 1:
+        return first
+    return {
+        name: np.concatenate([s.feeds[name] for s in samples]) if name in axis.joined else value
+        for name, value in first.items()
+    }
+
+
+def _empty(where: str, axis: BatchAxis, records: int) -> ComqError:
+    if records and axis.size:
+        return ComqError(
+            f"the samples do not fill one batch: the model's batch is fixed at {axis.size}",
+            where=where,
+            fix=f"give at least {axis.size} samples of equal shape",
+        )
+    return ComqError("it holds no samples", where=where, fix="give at least one")

@@ -1,0 +1,213 @@
+"""The only place that knows onnxruntime: sessions with pinned options and errors in one sentence.
+
+Two options decide what a measurement means, and both differ from the runtime's defaults:
+
+* A `DequantizeLinear` in front of a MatMul is fused to `MatMulNBits`, which by default rounds the
+  *activations* to int8. With `exact` the fused kernel computes in float, so that what is measured is the
+  error of the weights.
+* Where a fused kernel is slow at exact settings, `fold_dq` computes every constant `DequantizeLinear` once,
+  when the session is opened: float speed at the memory of the float model.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
+
+from comq_onnx.errors import ComqError
+from comq_onnx.graph import io
+from comq_onnx.graph.external import is_external, tensors_of
+from comq_onnx.graph.spill import bytes_to_write
+
+# The runtime's exceptions have no common base but Exception, and which of them exist depends on its version.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
+)
+IN_MEMORY_LIMIT = 1 << 30
+"""Bytes of tensors above which a proto is opened from a temporary file (protobuf stops at 2 GB)."""
+SILENT = 4
+# Every supported onnxruntime reads IR 10; newer headers are lowered to what their opset needs.
+READABLE_IR = 10
+
+_TYPES = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(bfloat16)": np.dtype(ml_dtypes.bfloat16),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(string)": np.dtype(np.str_),
+    **{f"tensor({name})": np.dtype(name) for name in ("int8", "int16", "int32", "int64")},
+    **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
+}
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session computes. Same options, same input, same thread count: the same bits."""
+
+    optimize: bool = True
+    """Graph optimisation at its highest level, or none at all."""
+    exact: bool = True
+    """Fused weight-only kernels compute in float; off, they round activations to int8 as deployments do."""
+    fold_dq: bool = False
+    """Dequantize constants once, at load."""
+    threads: int = 0
+    """Threads of one operator; 0 lets the runtime choose."""
+    optimized_path: Path | None = None
+    """Where the optimised graph is written, to see what was fused."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph input or output. The dtype is `object` where it is no tensor (a sequence, a map)."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | None, ...]
+    """None for a dynamic dimension."""
+
+
+class Session:
+    """A loaded model. Made by `open_session`."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, where: str) -> None:
+        self._session, self._where = session, where
+        self.inputs = tuple(_spec(node) for node in session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in session.get_outputs())
+
+    def run(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name, all of them or those asked for.
+
+        Floating feeds are cast to the input's own floating type, so that one set of float32 samples serves a
+        float32 model and its float16 form. Feeds the model has no input for are left out.
+        ComqError where the model cannot compute on these feeds.
+        """
+        names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+        if not names:
+            return {}
+        missing = [spec.name for spec in self.inputs if spec.name not in feeds]
+        if missing:
+            raise ComqError(f"no value is fed to {_quoted(missing)}", where=self._where)
+        fed = {spec.name: _as_fed(feeds[spec.name], spec) for spec in self.inputs}
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = SILENT
+        try:
+            values = self._session.run(names, fed, options)
+        except RUNTIME_ERRORS as error:
+            shapes = ", ".join(f"'{name}' {value.dtype}{list(value.shape)}" for name, value in fed.items())
+            raise ComqError(
+                f"the model does not run on {shapes}: {reason(error)}",
+                where=self._where,
+                fix="check the shapes and the range of the values that are fed",
+            ) from error
+        return dict(zip(names, cast("list[np.ndarray]", values), strict=True))
+
+
+def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None = None) -> Session:
+    """Load a model on the CPU. ComqError with the runtime's reason where it does not load.
+
+    A proto of an IR version newer than the runtime may know is opened at the version its opset needs; a file
+    is opened as it is.
+    """
+    chosen = _ort_options(options or SessionOptions())
+    if isinstance(model, Path):
+        if not model.is_file():
+            raise ComqError("the file does not exist", where=str(model), fix="check the path")
+        return _load(str(model), chosen, model.name)
+    name = model.graph.name or "model"
+    external = any(is_external(tensor) for tensor in tensors_of(model.graph))
+    if not external and bytes_to_write(model.graph) < IN_MEMORY_LIMIT:
+        return _load(model.SerializeToString() + _ir_field(model), chosen, name)
+    with tempfile.TemporaryDirectory(prefix="comq-") as folder:
+        path = Path(folder) / "model.onnx"
+        io.save(model, path)
+        with path.open("ab") as file:
+            file.write(_ir_field(model))
+        return _load(str(path), chosen, name)
+
+
+def outputs_on(
+    session: Session, batches: Iterable[Mapping[str, np.ndarray]], outputs: Sequence[str] | None = None
+) -> list[dict[str, np.ndarray]]:
+    """What the model answers to each batch, in order: ``outputs_on(session, calibration.batches())``."""
+    return [session.run(batch, outputs) for batch in batches]
+
+
+def reason(error: BaseException) -> str:
+    """The essential part of a runtime's message: one line without error codes, source paths and stop."""
+    text = str(error).strip()
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"Exception during (initialization|loading): ", "", text)
+    # "/onnxruntime_src/onnxruntime/core/x.cc:123 onnxruntime::Status f(int) " says nothing to a user.
+    text = re.sub(r"\S*/onnxruntime\S*\.(cc|h|cpp):\d+\s+", "", text)
+    text = re.sub(r"[\w:&<>*, ]+ onnxruntime::\S+\([^)]*\)( const)?( \[[^]]*\])?\s*", "", text)
+    text = re.sub(r"\bStatus Message: ", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0].rstrip(". ") if lines else type(error).__name__
+
+
+def _load(model: str | bytes, options: onnxruntime.SessionOptions, where: str) -> Session:
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except RUNTIME_ERRORS as error:
+        raise ComqError(f"onnxruntime does not load the model: {reason(error)}", where=where) from error
+    return Session(session, where)
+
+
+def _ort_options(options: SessionOptions) -> onnxruntime.SessionOptions:
+    chosen = onnxruntime.SessionOptions()
+    chosen.log_severity_level = SILENT
+    chosen.use_deterministic_compute = True
+    chosen.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    chosen.intra_op_num_threads = options.threads
+    chosen.inter_op_num_threads = 1
+    level = onnxruntime.GraphOptimizationLevel
+    chosen.graph_optimization_level = level.ORT_ENABLE_ALL if options.optimize else level.ORT_DISABLE_ALL
+    chosen.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1" if options.exact else "4")
+    if options.fold_dq:
+        chosen.add_session_config_entry("session.disable_quant_qdq", "1")
+    if options.optimized_path is not None:
+        chosen.optimized_model_filepath = str(options.optimized_path)
+    return chosen
+
+
+def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
+    dims = tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in node.shape or ())
+    return TensorSpec(node.name, _TYPES.get(node.type, np.dtype(object)), dims)
+
+
+def _as_fed(value: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    value = np.asarray(value)
+    if value.dtype == spec.dtype or not (is_float(value.dtype) and is_float(spec.dtype)):
+        return value
+    return value.astype(spec.dtype)
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Whether it is a floating type, bfloat16 included, which NumPy counts among the opaque ones."""
+    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
+
+
+def _ir_field(model: onnx.ModelProto) -> bytes:
+    """The IR version to open a proto at, as a protobuf field: of two values the last one counts."""
+    version = model.ir_version
+    if not 0 < version <= READABLE_IR:
+        needed = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+        version = max(READABLE_IR, needed)
+    return bytes((onnx.ModelProto.IR_VERSION_FIELD_NUMBER << 3, version))
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,243 @@
+"""Where calibration data come from: files, folders, dicts, iterables and readers, all as records.
+
+A record is what one file, or one item of an iterable, holds: arrays by input name. What the arrays mean
+(which axis is samples, whether they fit) is decided in `run.fit`. Nothing here unpickles.
+"""
+
+import shutil
+import tempfile
+import weakref
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comq_onnx.errors import ComqError
+from comq_onnx.run.session import TensorSpec
+
+SUFFIXES = (".npz", ".npy")
+MAP_FROM = 1 << 24
+"""Bytes of a .npy file from which it is memory-mapped instead of read."""
+EXTRACT_FROM = 1 << 28
+"""Bytes inside a .npz file from which its members are unpacked to disk and memory-mapped."""
+KINDS = (
+    "a .npz or .npy file, a folder of them, a dict of arrays, an iterable of dicts or a calibration reader"
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Arrays by input name, and where they were found."""
+
+    where: str
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records that can be read again and again, always the same."""
+
+    description: str
+    records: Callable[[], Iterator[Record]]
+
+
+class Scratch:
+    """A temporary folder that lives as long as this object and is removed with it, or at exit."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="comq-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def open_source(source: Any, inputs: Sequence[TensorSpec], enough: Callable[[Record], bool]) -> Source:
+    """Make any kind of calibration source readable more than once.
+
+    One-shot iterables and readers are written to a temporary folder, item by item, until `enough` says that
+    an item was the last one needed. ComqError for a missing, unreadable or unknown source.
+    """
+    if isinstance(source, str | Path):
+        return _from_path(Path(source), inputs)
+    if isinstance(source, np.ndarray | Mapping):
+        record = _record("calibration data", source, inputs)
+        return Source("arrays in memory", lambda: iter([record]))
+    if isinstance(source, list | tuple):
+        items = [_record(f"calibration item {i}", item, inputs) for i, item in enumerate(source)]
+        return Source(f"{len(items)} items in memory", lambda: iter(items))
+    if hasattr(source, "get_next"):
+        return _spill(_read_all(source), inputs, enough, type(source).__name__)
+    if isinstance(source, Iterable):
+        return _spill(source, inputs, enough, type(source).__name__)
+    raise ComqError(f"a {type(source).__name__} is no source of calibration data", fix=f"give {KINDS}")
+
+
+def _from_path(path: Path, inputs: Sequence[TensorSpec]) -> Source:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+        if not files:
+            raise ComqError("the folder holds no .npz or .npy file", where=str(path), fix=f"give {KINDS}")
+        return Source(f"{path.name}/ ({len(files)} files)", lambda: (_read(f, inputs) for f in files))
+    if not path.is_file():
+        raise ComqError("the calibration data do not exist", where=str(path), fix="check the path")
+    if path.suffix not in SUFFIXES:
+        raise ComqError(
+            f"'{path.suffix}' files are no calibration data", where=str(path), fix=f"give {KINDS}"
+        )
+    if path.suffix == ".npz" and _unpacked_bytes(path) >= EXTRACT_FROM:
+        scratch = Scratch()
+        record = _extract(path, scratch, inputs)
+        return Source(path.name, lambda keep=scratch: iter([record]))
+    record = _read(path, inputs)
+    return Source(path.name, lambda: iter([record]))
+
+
+def _read(path: Path, inputs: Sequence[TensorSpec]) -> Record:
+    if path.suffix == ".npy":
+        return _record(str(path), _load(path), inputs)
+    loaded = _load(path)
+    try:
+        with loaded as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+    # NumPy hands a member that is no array out as bytes.
+    if any(isinstance(array, bytes) for array in arrays.values()):
+        raise _unreadable(path, None)
+    return _record(str(path), arrays, inputs)
+
+
+def _load(path: Path) -> Any:
+    try:
+        large = path.suffix == ".npy" and path.stat().st_size >= MAP_FROM
+        return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unpacked_bytes(path: Path) -> int:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
+def _extract(path: Path, scratch: Scratch, inputs: Sequence[TensorSpec]) -> Record:
+    """Unpack member by member: no more than a copy buffer of it is in memory at a time."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for i, member in enumerate(archive.namelist()):
+            target = scratch.path / f"{i}.npy"
+            try:
+                with archive.open(member) as packed, target.open("wb") as file:
+                    shutil.copyfileobj(packed, file, 1 << 20)
+                arrays[member.removesuffix(".npy")] = _load(target)
+            except (OSError, EOFError, zipfile.BadZipFile) as error:
+                raise _unreadable(path, error) from error
+    return _record(str(path), arrays, inputs)
+
+
+def _unreadable(path: Path, error: BaseException | None) -> ComqError:
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
+        return ComqError(
+            "it holds pickled Python objects, which are never read",
+            where=str(path),
+            fix="save plain numeric arrays",
+        )
+    return ComqError(
+        "it cannot be read as NumPy data", where=str(path), fix="save it again, it may be truncated"
+    )
+
+
+def _record(where: str, item: Any, inputs: Sequence[TensorSpec]) -> Record:
+    """Name the arrays of an item. A bare array, or the `arr_0` of `np.savez(x)`, is the only input's."""
+    if not isinstance(item, Mapping):
+        item = {_only_input(where, inputs): item}
+    elif set(item) == {"arr_0"} and len(inputs) == 1:
+        item = {inputs[0].name: item["arr_0"]}
+    arrays = {str(name): _as_array(where, str(name), value) for name, value in item.items()}
+    known = {spec.name for spec in inputs}
+    listed = ", ".join(f"'{spec.name}'" for spec in inputs)
+    unknown = sorted(set(arrays) - known)
+    if unknown:
+        raise ComqError(
+            f"'{unknown[0]}' is no input of the model",
+            where=where,
+            fix=f"name the arrays after its inputs: {listed}",
+        )
+    missing = [spec.name for spec in inputs if spec.name not in arrays]
+    if missing:
+        raise ComqError(
+            f"input '{missing[0]}' is missing", where=where, fix=f"give an array for each of {listed}"
+        )
+    return Record(where, arrays)
+
+
+def _only_input(where: str, inputs: Sequence[TensorSpec]) -> str:
+    if len(inputs) == 1:
+        return inputs[0].name
+    listed = ", ".join(f"'{spec.name}'" for spec in inputs)
+    raise ComqError(
+        f"one unnamed array cannot feed the model's {len(inputs)} inputs",
+        where=where,
+        fix=f"give named arrays (.npz or dict) for {listed}",
+    )
+
+
+def _as_array(where: str, name: str, value: Any) -> np.ndarray:
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ComqError(
+            f"a {type(value).__name__} is no array",
+            where=f"{where}, input '{name}'",
+            fix="give a numeric array",
+        ) from error
+    if array.dtype.kind in "OV" and not _is_extension_float(array.dtype):
+        raise ComqError(
+            f"an array of {array.dtype} holds no plain numbers",
+            where=f"{where}, input '{name}'",
+            fix="give a numeric array with samples of equal shape, or one item for each sample",
+        )
+    return array
+
+
+def _is_extension_float(dtype: np.dtype) -> bool:
+    return dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+
+
+def _read_all(reader: Any) -> Iterator[Any]:
+    """What a calibration reader gives until it is through (None, or an empty dict)."""
+    while item := reader.get_next():
+        yield item
+
+
+def _spill(
+    items: Iterable[Any], inputs: Sequence[TensorSpec], enough: Callable[[Record], bool], kind: str
+) -> Source:
+    scratch = Scratch()
+    files: list[Path] = []
+    for i, item in enumerate(items):
+        record = _record(f"calibration item {i}", item, inputs)
+        last = enough(record)
+        path = scratch.path / f"{i}.npz"
+        # A bfloat16 array would come back from disk as raw bytes.
+        plain = {
+            name: array.astype(np.float32) if _is_extension_float(array.dtype) else array
+            for name, array in record.arrays.items()
+        }
+        members: Any = {f"in:{name}": array for name, array in plain.items()}
+        np.savez(path, **members)
+        files.append(path)
+        if last:
+            break
+
+    def read(keep: Scratch = scratch) -> Iterator[Record]:
+        for i, path in enumerate(files):
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name.removeprefix("in:"): archive[name] for name in archive.files}
+            yield Record(f"calibration item {i}", arrays)
+
+    return Source(f"{len(files)} items of a {kind}", read)

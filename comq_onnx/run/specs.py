@@ -1,0 +1,23 @@
+"""A model's inputs as its file declares them, before any session is opened."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, ValueInfoProto, helper
+
+from comq_onnx.run.session import TensorSpec
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Name, element type and shape of each input that is not a constant (IR 3 lists constants as inputs)."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return tuple(_spec(info) for info in model.graph.input if info.name not in constants)
+
+
+def _spec(info: ValueInfoProto) -> TensorSpec:
+    tensor = info.type.tensor_type
+    if tensor.elem_type == TensorProto.UNDEFINED:
+        return TensorSpec(info.name, np.dtype(object), ())
+    text = tensor.elem_type == TensorProto.STRING
+    dtype = np.dtype(np.str_) if text else helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    return TensorSpec(info.name, dtype, shape)

@@ -1,0 +1,50 @@
+"""How much memory may be used."""
+
+import os
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+UNKNOWN = 4 << 30
+"""Assumed where the system does not say."""
+
+
+def memory_limit(gib: float) -> int:
+    """Bytes for statistics and activations: `gib`, or half of what is available where it is 0."""
+    return int(gib * (1 << 30)) if gib > 0 else available_memory() // 2
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping, the limit of a container counted."""
+    free = _from_meminfo() or _from_sysconf() or UNKNOWN
+    contained = _from_cgroup()
+    return free if contained is None else min(free, contained)
+
+
+def _from_meminfo() -> int | None:
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _from_sysconf() -> int | None:
+    if not hasattr(os, "sysconf"):
+        return None
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _from_cgroup() -> int | None:
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return max(int(limit) - used, 0) if limit.isdecimal() else None

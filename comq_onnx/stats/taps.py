@@ -1,0 +1,144 @@
+"""Taps: the activations that layers read, and how their rows are taken from them.
+
+Layers that read the same tensor in the same way (the query, key and value projections of an attention) share
+a tap, and so one Gram matrix.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from comq_onnx.errors import ComqError
+from comq_onnx.records import ConvGeometry, Layer
+from comq_onnx.stats.patches import POSITIONS, output_size, patches, sample_positions
+
+ROWS_PER_INPUT = 8
+"""Patches wanted for each row of a convolution's weight, where there are few samples."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One tensor, one way to read it, and the layers that do."""
+
+    tensor: str
+    kind: str
+    """``dense`` (the last axis is contracted), ``left`` (the last but one) or ``conv``."""
+    batch: tuple[int, ...]
+    """Leading dimensions of a batched weight; empty for all others."""
+    geometry: ConvGeometry | None
+    groups: int
+    rows: int
+    layers: tuple[str, ...]
+
+
+def taps_of(layers: Sequence[Layer]) -> list[Tap]:
+    """The taps of all layers that see activations, in the order of the first layer of each.
+
+    Not tapped: layers inside subgraphs, whose activations are no tensors of the main graph, and gathers,
+    whose input is an index.
+    """
+    found: dict[tuple, list[str]] = {}
+    for layer in layers:
+        layout = layer.layout
+        if layer.in_subgraph or layout.kind == "gather":
+            continue
+        kind = {"matmul": "dense", "matmul_left": "left"}.get(layout.kind, "conv")
+        batch = () if kind == "conv" else layout.shape[:-2]
+        key = (layer.input, kind, batch, layer.geometry, layout.groups, layout.rows)
+        found.setdefault(key, []).append(layer.name)
+    return [Tap(*key, layers=tuple(names)) for key, names in found.items()]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many positions of a convolution are looked at in a sample, and which."""
+
+    seed: int
+    samples: int
+
+    def positions(self, tap: Tap, total: int, sample: int) -> np.ndarray:
+        """Flat output positions of one sample, of `total`."""
+        limit = max(POSITIONS, -(-ROWS_PER_INPUT * tap.rows // max(1, self.samples)))
+        return sample_positions(total, self.seed, tap.tensor, sample, limit)
+
+
+def rows_of(tap: Tap, activation: np.ndarray, sampling: Sampling, first: int) -> Iterator[np.ndarray]:
+    """Rows ``(groups, n, rows)`` of one batch of activations, whose first sample has the number `first`.
+
+    ComqError where the shape of the activation does not meet the weight: the layer itself is not run, so the
+    runtime has not checked.
+    """
+    if not _meets(tap, activation.shape):
+        raise ComqError(
+            f"its shape {list(activation.shape)} does not meet the weight of '{tap.layers[0]}', "
+            f"which sums over {tap.rows} inputs in {tap.groups} group(s)",
+            where=f"tensor '{tap.tensor}'",
+            fix="check the shapes of the calibration data",
+        )
+    if tap.geometry is not None:
+        for i, image in enumerate(activation):
+            total = math.prod(output_size(image.shape[1:], tap.geometry))
+            yield patches(image, tap.geometry, sampling.positions(tap, total, first + i))
+        return
+    if tap.kind == "left":
+        activation = activation[:, None] if activation.ndim == 1 else activation
+        activation = activation.swapaxes(-1, -2)
+    yield _grouped(activation, tap)
+
+
+def check_finite(tensor: str, activation: np.ndarray, first: int, entries: int) -> None:
+    """ComqError naming the tensor and the sample where an activation is NaN or infinite.
+
+    The batch holds samples `first` to ``first + entries - 1``.
+    """
+    # A float64 sum of float32 values cannot overflow, and costs a fraction of looking at each.
+    if activation.dtype != np.float64 and np.isfinite(activation.sum(dtype=np.float64)):
+        return
+    if np.isfinite(activation).all():
+        return
+    where = f"sample {first}" if entries == 1 else f"samples {first} to {first + entries - 1}"
+    if activation.ndim and len(activation) == entries:
+        finite = np.isfinite(activation.reshape(entries, -1)).all(axis=1)
+        where = f"sample {first + int(np.argmin(finite))}"
+    raise ComqError(
+        "the float model computes NaN or infinity",
+        where=f"tensor '{tensor}', calibration {where}",
+        fix="check the model, and that the data are preprocessed as it was trained",
+    )
+
+
+def _meets(tap: Tap, shape: tuple[int, ...]) -> bool:
+    if tap.geometry is not None:
+        kernel = tap.geometry.kernel
+        channels = tap.groups * tap.rows // math.prod(kernel)
+        return len(shape) == len(kernel) + 2 and shape[1] == channels
+    axis = -2 if tap.kind == "left" and len(shape) > 1 else -1
+    # Batch axes are compared from the last on; those that one side lacks or has as 1 are broadcast.
+    pairs = zip(reversed(shape[:-2]), reversed(tap.batch), strict=False)
+    return (
+        len(shape) > 0
+        and shape[axis] == tap.rows
+        and all(have == want or 1 in (have, want) for have, want in pairs)
+    )
+
+
+def _grouped(activation: np.ndarray, tap: Tap) -> np.ndarray:
+    """``[..., *batch, s, rows]`` as ``(groups, n, rows)``: batch axes of the weight become groups.
+
+    The activation is broadcast where the weight has an entry for each group and it has not; an axis of the
+    weight that is 1 meets every entry of the activation, so these are rows.
+    """
+    batch, rows = tap.batch, tap.rows
+    if not batch or tap.groups == 1:
+        return activation.reshape(1, -1, rows)
+    depth = len(batch)
+    lead = (1,) * max(0, depth + 2 - activation.ndim)
+    activation = activation.reshape(*lead, *activation.shape)
+    own = activation.shape[-2 - depth : -2]
+    wide = tuple(have if want == 1 else want for want, have in zip(batch, own, strict=True))
+    free = activation.shape[: -2 - depth]
+    activation = np.broadcast_to(activation, (*free, *wide, *activation.shape[-2:]))
+    axes = [len(free) + i for i, want in enumerate(batch) if want != 1]
+    return np.moveaxis(activation, axes, range(len(axes))).reshape(tap.groups, -1, rows)

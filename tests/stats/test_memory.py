@@ -1,0 +1,33 @@
+"""What may be used of the memory that is there."""
+
+from comq_onnx.stats import memory
+
+
+def test_the_users_limit_counts():
+    assert memory.memory_limit(1.5) == 3 << 29
+
+
+def test_half_of_what_is_available_otherwise(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 10)
+    assert memory.memory_limit(0.0) == 5
+
+
+def test_what_is_available_is_plausible():
+    assert 1 << 26 < memory.available_memory() < 1 << 50
+
+
+def test_a_container_is_held_to_its_limit(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("300\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available_memory() == 700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_memory() > 700
+
+
+def test_systems_without_proc(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available_memory() > 1 << 20
+    monkeypatch.delattr(memory.os, "sysconf")
+    assert memory.available_memory() == memory.UNKNOWN
