@@ -1,0 +1,118 @@
+"""Tensors whose values lie in a file beside the model (ONNX external data)."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import onnx
+from onnx import TensorProto
+
+from comq_onnx.errors import ComqError
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Whether the values of `tensor` lie in another file."""
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def external_file(tensor: TensorProto, folder: Path | None) -> tuple[Path, int, int | None]:
+    """File, offset and length (None: to its end) of an external tensor.
+
+    The location is relative to `folder`. An absolute one is accepted only where `folder` is None: that is
+    how a model in memory refers to the files it was read from.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if not location:
+        raise ComqError(
+            "its external data has no location", where=f"tensor {tensor.name!r}", fix="export it again"
+        )
+    length = entries.get("length")
+    if folder is None:
+        if not Path(location).is_absolute():
+            raise ComqError(
+                f"its values are in {location!r}, and the model's folder is not known",
+                where=f"tensor {tensor.name!r}",
+                fix="pass the path of the model instead of the loaded model",
+            )
+        path = Path(location)
+    else:
+        posix = PurePosixPath(location.replace("\\", "/"))
+        if posix.is_absolute() or ".." in posix.parts:
+            raise ComqError(
+                f"its external data {location!r} lies outside the model's folder",
+                where=f"tensor {tensor.name!r}",
+                fix="keep the data file beside the model",
+            )
+        path = folder / posix
+    return path, int(entries.get("offset") or 0), int(length) if length is not None else None
+
+
+def check_external(tensor: TensorProto, folder: Path | None, expected: int) -> None:
+    """ComqError unless the data file of `tensor` exists and holds the `expected` bytes."""
+    path, offset, length = external_file(tensor, folder)
+    where = f"tensor {tensor.name!r}"
+    if not path.is_file():
+        raise ComqError(
+            f"its external data file {str(path)!r} does not exist",
+            where=where,
+            fix="copy the data file beside the model",
+        )
+    if length is not None and length != expected:
+        raise ComqError(
+            f"its external data has {length} bytes where its shape {list(tensor.dims)} needs {expected}",
+            where=where,
+            fix="export the model again",
+        )
+    if offset + expected > path.stat().st_size:
+        raise ComqError(
+            f"its external data file {str(path)!r} is too short", where=where, fix="copy the whole file"
+        )
+
+
+def read_external(tensor: TensorProto, folder: Path | None, size: int) -> bytes:
+    """The `size` raw bytes of an external tensor."""
+    path, offset, _ = external_file(tensor, folder)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise ComqError(
+            f"its external data file cannot be read ({error.strerror})",
+            where=f"tensor {tensor.name!r}",
+            fix="copy the data file beside the model",
+        ) from error
+
+
+def point_to(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Make `tensor` refer to `length` bytes at `offset` of the file `location`; its own data is dropped."""
+    for field in (
+        "raw_data",
+        "external_data",
+        "float_data",
+        "int32_data",
+        "int64_data",
+        "double_data",
+        "uint64_data",
+    ):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Every tensor stored in `graph`: initializers and attributes, those of subgraphs too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from tensors_of(attribute.g)
+            for graph_ in attribute.graphs:
+                yield from tensors_of(graph_)
