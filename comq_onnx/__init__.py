@@ -1,7 +1,7 @@
 """Quantize ONNX models after training, without backpropagation.
 
-    from comq_onnx import Recipe, quantize
-    report = quantize("model.onnx", "model_int4.onnx", data="samples.npz", recipe=Recipe(weights="int4"))
+from comq_onnx import Recipe, quantize
+report = quantize("model.onnx", "model_int4.onnx", data="samples.npz", recipe=Recipe(weights="int4"))
 """
 
 from typing import TYPE_CHECKING, Any

@@ -82,9 +82,7 @@ def spread(per_block: np.ndarray, rows: int, block: int) -> np.ndarray:
     return np.repeat(per_block, block, axis=1)[:, :rows]
 
 
-def nearest(
-    weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, grid: Grid
-) -> np.ndarray:
+def nearest(weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, grid: Grid) -> np.ndarray:
     """Codes of the grid points nearest to `weight` (round half to even), clipped to the grid.
 
     `weight` is ``(groups, rows, cols)``; `scale` and `zero_point` are ``(groups, blocks, cols)``.
@@ -97,9 +95,7 @@ def nearest(
     return np.clip(codes, grid.lo, grid.hi).astype(grid.code_dtype)
 
 
-def dequantize(
-    codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, grid: Grid
-) -> np.ndarray:
+def dequantize(codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None, grid: Grid) -> np.ndarray:
     """The weights that `codes` stand for, as float64 ``(groups, rows, cols)``: the law of this module."""
     rows = codes.shape[1]
     block = grid.rows_per_block(rows)

@@ -58,11 +58,15 @@ class Recipe:
             value = getattr(self, name)
             if value not in allowed:
                 raise ComqError(
-                    f"{value!r} is not a value of it", where=_flag(name), fix=f"use one of {', '.join(allowed)}"
+                    f"{value!r} is not a value of it",
+                    where=_flag(name),
+                    fix=f"use one of {', '.join(allowed)}",
                 )
         for name in ("calibration_samples", "batch_size"):
             if getattr(self, name) < 1:
-                raise ComqError(f"{getattr(self, name)} is not a count", where=_flag(name), fix="use 1 or more")
+                raise ComqError(
+                    f"{getattr(self, name)} is not a count", where=_flag(name), fix="use 1 or more"
+                )
 
     @property
     def bits(self) -> int:

@@ -143,7 +143,7 @@ class Solution:
     """``(groups, cols)`` float64, added to the layer's output; None where no compensation was asked"""
     quality: Quality
     note: str = ""
-    """A fallback the user must hear of: "Gram is zero: rounded to nearest". Empty when all went as planned."""
+    """A fallback the user must hear of, as a clause; empty when all went as planned."""
 
 
 @dataclass(frozen=True)

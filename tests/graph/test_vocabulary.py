@@ -16,7 +16,9 @@ def test_the_smallest_table_an_input_reads_bounds_its_ids() -> None:
       ab = Add(a, b)
       y = Add(ab, t)
     }"""
-    tables = {name: np.zeros((size, 4), np.float32) for name, size in (("words", 100), ("small", 60), ("kinds", 2))}
+    tables = {
+        name: np.zeros((size, 4), np.float32) for name, size in (("words", 100), ("small", 60), ("kinds", 2))
+    }
     assert vocabulary(load(model(text, **tables))) == {"ids": 60, "kind": 2}
 
 

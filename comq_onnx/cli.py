@@ -1,0 +1,145 @@
+"""The command line: parse, call, print. Heavy imports wait until a command runs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from comq_onnx.errors import ComqError
+from comq_onnx.recipe import BLOCK_SIZES, Recipe
+
+if TYPE_CHECKING:
+    from comq_onnx.evaluate.report import Report
+
+FAILED, STRICT = 1, 3
+FILE = click.Path(path_type=Path)
+SIZES = ", ".join(map(str, BLOCK_SIZES))
+BLOCK_SIZE_HELP = f"Rows to a scale: auto (the target's choice), {SIZES}, channel (or -1), tensor."
+
+
+def hyphens(token: str) -> str:
+    """Peers write flags with underscores: both spellings are one flag."""
+    return token.replace("_", "-")
+
+
+def choice(*values: str, **settings: Any) -> dict[str, Any]:
+    return {"type": click.Choice(values), "default": values[0], "show_default": True, **settings}
+
+
+@click.command(
+    context_settings={
+        "token_normalize_func": hyphens,
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    }
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=FILE, help="File to write [default: MODEL_int4.onnx].")
+@click.option("--weights", **choice("int4", "int8", "int3", "int2"), help="Width of the weights' codes.")
+@click.option("--solver", **choice("comq", "comq-paper", "gptq", "rtn"), help="comq, or a baseline.")
+@click.option("--target", **choice("portable", "ort"), help="Where the file will run.")
+@click.option("--block-size", default="auto", show_default=True, help=BLOCK_SIZE_HELP)
+@click.option("--bias", **choice("auto", "channel", "none"), help="Compensating bias; auto: with comq only.")
+@click.option("--symmetric/--asymmetric", default=True, show_default=True, help="Or with a zero point.")
+@click.option("--first-last", **choice("same", "int8"), help="Width of the first and the last layer.")
+@click.option("--weight-form", **choice("auto", "dq"), help="dq: DequantizeLinear before Conv too (slow).")
+@click.option("--quantize-embeddings", is_flag=True, help="Store Gather tables as int8.")
+@click.option(
+    "--calibration-data", "--calibration-data-path", type=FILE, help="npz, npy or a folder of them."
+)
+@click.option("--calibration-samples", type=int, default=256, show_default=True, help="Samples at most.")
+@click.option("--calibration-shapes", default="", help="Of synthetic inputs: x:1x3x224x224,ids:1x128.")
+@click.option("--batch-size", type=int, default=1, show_default=True, help="Samples run together.")
+@click.option("--mask-input", default="", help="Input whose zeros mark padding [default: attention_mask].")
+@click.option("--nodes-to-quantize", multiple=True, metavar="REGEX", help="Only these nodes; repeatable.")
+@click.option("--nodes-to-exclude", multiple=True, metavar="REGEX", help="Keep these float; repeatable.")
+@click.option("--op-types-to-quantize", multiple=True, metavar="OP", help="Only these ops; repeatable.")
+@click.option("--memory", "memory_gib", type=float, default=0.0, help="GiB for statistics [default: half].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides what is sub-sampled.")
+@click.option("--report", "report_path", type=FILE, help="Write the report to this .json file.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop before calibration.")
+@click.option(
+    "--strict", is_flag=True, help="Exit with 3 if a weight stays float or falls back, or a check fails."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
+@click.version_option(package_name="comq-onnx")
+def main(
+    model: Path,
+    output: Path | None,
+    calibration_data: Path | None,
+    report_path: Path | None,
+    dry_run: bool,
+    strict: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Quantize the weights of an ONNX MODEL after training, without backpropagation.
+
+    Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 --strict not met.
+    """
+    try:
+        recipe = Recipe(**as_recipe(options))
+        if dry_run:
+            show_plan(model, recipe)
+            return
+        check_report_path(report_path)
+        report = run(model, output or default_output(model, recipe), calibration_data, recipe, quiet)
+        if report_path:
+            report_path.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    except ComqError as error:
+        click.echo(f"comq-onnx: {error}", err=True)
+        sys.exit(FAILED)
+    if strict and report.blemishes:
+        click.echo(f"comq-onnx: --strict: {'; '.join(report.blemishes)}", err=True)
+        sys.exit(STRICT)
+
+
+def as_recipe(options: dict[str, Any]) -> dict[str, Any]:
+    """Flag values as recipe fields: -1 is the peers' spelling of per-channel."""
+    plain = dict(options)
+    plain["block_size"] = "channel" if plain["block_size"] == "-1" else plain["block_size"]
+    return plain
+
+
+def default_output(model: Path, recipe: Recipe) -> Path:
+    return model.with_name(f"{model.stem}_{recipe.weights}.onnx")
+
+
+def check_report_path(path: Path | None) -> None:
+    if path and path.suffix != ".json":
+        raise ComqError("a report is written as JSON", where=f"--report {path}", fix="name it .json")
+    if path and not path.parent.is_dir():
+        raise ComqError("the report's folder does not exist", where=f"--report {path}", fix="create it first")
+
+
+def run(model: Path, output: Path, data: Path | None, recipe: Recipe, quiet: bool) -> "Report":
+    """Quantize with progress on stderr, then the table on stdout."""
+    from rich.console import Console
+
+    from comq_onnx import pipeline
+    from comq_onnx.evaluate.table import print_report
+    from comq_onnx.progress import shown_on
+
+    if quiet:
+        return pipeline.quantize(model, output, data, recipe)
+    with shown_on(Console(stderr=True)) as progress:
+        report = pipeline.quantize(model, output, data, recipe, progress)
+    print_report(report, wide_console())
+    return report
+
+
+def show_plan(model: Path, recipe: Recipe) -> None:
+    from comq_onnx import pipeline
+    from comq_onnx.evaluate.table import print_plan
+
+    plan = pipeline.plan(model, recipe)
+    print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, wide_console())
+
+
+def wide_console() -> Any:
+    """Stdout; when it is not a terminal, wide enough that no cell is cut."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)

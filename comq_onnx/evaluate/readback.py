@@ -1,0 +1,143 @@
+"""Read quantized weights back from a written file, knowing nothing of how they were written.
+
+The chain of nodes that feeds a layer's weight input is followed to its initializers and computed in float64.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from comq_onnx.errors import ComqError
+from comq_onnx.records import Layer
+
+
+@dataclass(frozen=True)
+class ReadWeight:
+    """What a file holds for one weight, both in the shape of the weight tensor."""
+
+    codes: np.ndarray | None
+    """int16; None where a float weight is stored"""
+    values: np.ndarray
+    """float64"""
+    initializer: str
+    """Name of the codes in the file"""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A graph of the file and the names that can be read in it."""
+
+    graph: onnx.GraphProto
+    outer: "Scope | None" = None
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    readers: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> onnx.TensorProto | None:
+        """The initializer called `name`, looked up from the inside out."""
+        return self.tensors.get(name) or (self.outer.tensor(name) if self.outer else None)
+
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        """The node that makes `name`, looked up from the inside out."""
+        return self.producers.get(name) or (self.outer.producer(name) if self.outer else None)
+
+
+def scopes(graph: onnx.GraphProto, outer: Scope | None = None) -> Iterator[Scope]:
+    """`graph` and every graph inside it."""
+    here = Scope(graph, outer)
+    here.tensors.update((i.name, i) for i in graph.initializer)
+    for node in graph.node:
+        here.producers.update((name, node) for name in node.output)
+        for name in node.input:
+            here.readers.setdefault(name, []).append(node)
+    yield here
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from scopes(attribute.g, here)
+
+
+class WrittenFile:
+    """The layers of a written model, by node name."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self.scopes = tuple(scopes(proto.graph))
+        self._nodes = {node.name: (node, scope) for scope in self.scopes for node in scope.graph.node}
+
+    def weight(self, layer: Layer) -> ReadWeight:
+        """Codes and values of the weight that `layer`'s node reads. ComqError if they cannot be traced."""
+        if layer.name not in self._nodes:
+            raise ComqError("the node is not in the written file", where=layer.name)
+        node, scope = self._nodes[layer.name]
+        index = 0 if layer.layout.kind in ("matmul_left", "gather") else 1
+        read = trace(node.input[index], scope)
+        return follow_lookup(node, read, scope) if layer.op == "Gather" else read
+
+
+def trace(name: str, scope: Scope) -> ReadWeight:
+    """The tensor `name` as computed from initializers, and the integer codes it is made of."""
+    tensor = scope.tensor(name)
+    if tensor is not None:
+        array = numpy_helper.to_array(tensor)
+        is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+        return ReadWeight(None if is_float else array.astype(np.int16), array.astype(np.float64), name)
+    node = scope.producer(name)
+    if node is None:
+        raise ComqError("it is not computed from initializers", where=name)
+    if node.op_type == "DequantizeLinear":
+        return _dequantized(node, scope)
+    if node.op_type not in ("Cast", "Identity", "Gather", "Sub", "Mul", "Reshape", "Transpose"):
+        raise ComqError(f"it is computed by a {node.op_type}", where=name)
+    first = trace(node.input[0], scope)
+    if node.op_type in ("Cast", "Identity", "Gather"):
+        return first
+    if node.op_type in ("Sub", "Mul"):
+        second = trace(node.input[1], scope).values
+        values = first.values - second if node.op_type == "Sub" else first.values * second
+        return replace(first, values=values)
+    if node.op_type == "Reshape":
+        shape = trace(node.input[1], scope).values.astype(np.int64)
+        return _each(first, lambda array: array.reshape(shape))
+    perm = next(a.ints for a in node.attribute if a.name == "perm")
+    return _each(first, lambda array: array.transpose(perm))
+
+
+def follow_lookup(node: onnx.NodeProto, table: ReadWeight, scope: Scope) -> ReadWeight:
+    """What the rows of an integer `table` become behind the Gather `node`: through Cast, Sub and Mul."""
+    values, name = table.values, node.output[0]
+    if table.codes is None or scope.producer(node.input[0]) is not None:
+        return table
+    while len(scope.readers.get(name, ())) == 1 and scope.readers[name][0].op_type in ("Cast", "Sub", "Mul"):
+        reader = scope.readers[name][0]
+        if reader.op_type != "Cast":
+            other = trace(reader.input[1], scope).values
+            values = values - other if reader.op_type == "Sub" else values * other
+        name = reader.output[0]
+        if reader.op_type == "Mul":
+            break
+    return replace(table, values=values)
+
+
+def _dequantized(node: onnx.NodeProto, scope: Scope) -> ReadWeight:
+    """DequantizeLinear by its definition: ``(codes - zero_point) * scale`` along an axis, maybe in blocks."""
+    parts = [trace(name, scope) for name in node.input]
+    attributes = {a.name: a.i for a in node.attribute}
+    axis, block = attributes.get("axis", 1), attributes.get("block_size", 0)
+    shape = parts[0].values.shape
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        if block:
+            index = [slice(None)] * len(shape)
+            index[axis] = slice(shape[axis])
+            return np.repeat(values, block, axis)[tuple(index)]
+        return values.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
+
+    zero = spread(parts[2].values) if len(parts) > 2 else 0.0
+    return replace(parts[0], values=(parts[0].values - zero) * spread(parts[1].values))
+
+
+def _each(read: ReadWeight, change: Callable[[np.ndarray], np.ndarray]) -> ReadWeight:
+    return replace(read, codes=None if read.codes is None else change(read.codes), values=change(read.values))

@@ -1,0 +1,132 @@
+"""What happened, as a record: a line for every weight, totals, and what the user must be told."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from comq_onnx.evaluate.verify import Verification
+from comq_onnx.records import Layer, LayerReport, Skipped, Solution
+from comq_onnx.targets import Written
+
+BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole story of one run; `as_dict` is what ``--report`` writes."""
+
+    version: str
+    recipe: Mapping[str, Any]
+    target: str
+    files: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+    opset_before: int
+    opset_after: int
+    calibration: str
+    synthetic: bool
+    lines: tuple[LayerReport, ...]
+    verification: Verification
+    notes: tuple[str, ...]
+    """What the user must be told, most important first."""
+    seconds: float
+
+    @property
+    def quantized(self) -> tuple[LayerReport, ...]:
+        return tuple(line for line in self.lines if line.form)
+
+    @property
+    def kept(self) -> tuple[LayerReport, ...]:
+        return tuple(line for line in self.lines if not line.form)
+
+    @property
+    def blemishes(self) -> tuple[str, ...]:
+        """What ``--strict`` does not forgive: weights kept float, fallbacks, failed checks."""
+        kept = [f"{line.name} stays float ({line.reason})" for line in self.kept]
+        fallen = [f"{line.name}: {line.reason}" for line in self.quantized if line.reason]
+        failed = [
+            f"check failed: {check.name} ({check.detail})"
+            for check in self.verification.checks
+            if not check.ok
+        ]
+        return (*kept, *fallen, *failed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; infinite SQNR becomes null."""
+        return _finite(asdict(self))
+
+
+def _finite(value: Any) -> Any:
+    """`value` with every float that JSON cannot hold replaced by None, at any depth."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def model_bytes(model: onnx.ModelProto | Path) -> int:
+    """Bytes a model takes on disk, its external data included."""
+    if isinstance(model, onnx.ModelProto):
+        return model.ByteSize()
+    tensors = onnx.load(model, load_external_data=False).graph.initializer
+    places = {e.value for t in tensors for e in t.external_data if e.key == "location"}
+    return model.stat().st_size + sum((model.parent / place).stat().st_size for place in places)
+
+
+def sqnr(signal: float, error: float) -> float | None:
+    """``10 log10(signal / error)`` of squared norms, in dB; None without a signal."""
+    if signal <= 0:
+        return None
+    return 10 * math.log10(signal / error) if error > 0 else math.inf
+
+
+def layer_lines(
+    layers: Sequence[Layer],
+    solutions: Mapping[str, Solution],
+    written: Sequence[Written],
+    notes: Mapping[str, str],
+    seconds: Mapping[str, float],
+) -> tuple[LayerReport, ...]:
+    """A line for each quantized layer, in graph order."""
+    stored = {w.layer: w for w in written}
+    lines = []
+    for layer in layers:
+        solution, form = solutions[layer.name], stored[layer.name]
+        quality = solution.quality
+        said = [notes.get(layer.name, ""), solution.note, form.note]
+        lines.append(
+            LayerReport(
+                name=layer.name,
+                op=layer.op,
+                weight=layer.weight,
+                shape=layer.layout.shape,
+                grid=str(solution.grid),
+                bytes_before=math.prod(layer.layout.shape) * BYTES[layer.dtype],
+                bytes_after=form.bytes_after,
+                sqnr_before=sqnr(quality.signal, quality.rtn),
+                sqnr_after=sqnr(quality.signal, quality.solved),
+                form=form.form,
+                reason="; ".join(dict.fromkeys(s for s in said if s)),
+                seconds=seconds[layer.name],
+            )
+        )
+    return tuple(lines)
+
+
+def skipped_line(skipped: Skipped) -> LayerReport:
+    """The line of a weight that stays float."""
+    return LayerReport(
+        name=skipped.name,
+        op=skipped.op,
+        weight=skipped.weight,
+        shape=skipped.shape,
+        grid="float",
+        bytes_before=skipped.bytes,
+        bytes_after=skipped.bytes,
+        reason=skipped.reason,
+    )

@@ -1,0 +1,110 @@
+"""The report as a person reads it in a terminal."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from comq_onnx.evaluate.report import BYTES, Report
+from comq_onnx.grid import Grid
+from comq_onnx.records import Layer, LayerReport, Skipped
+
+COLUMNS = ("layer", "op", "shape", "grid", "SQNR dB", "bytes", "note")
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print a line for each weight, then totals, checks and what the user must be told."""
+    console.print(layer_table(report))
+    for text in summary(report):
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def layer_table(report: Report) -> Table:
+    """Quantized layers in graph order; float weights below them, one line each."""
+    table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
+    for line in (*report.quantized, *report.kept):
+        table.add_row(*cells(line))
+    return table
+
+
+def cells(line: LayerReport) -> tuple[str, ...]:
+    shape = "x".join(map(str, line.shape))
+    if not line.form:
+        return line.name, line.op, shape, "float", "", f"{line.bytes_before:,}", f"kept: {line.reason}"
+    gain = f"{decibel(line.sqnr_before)} -> {decibel(line.sqnr_after)}"
+    size = f"{line.bytes_before:,} -> {line.bytes_after:,}"
+    return line.name, line.op, shape, line.grid, gain, size, line.reason
+
+
+def decibel(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "inf" if math.isinf(value) else f"{value:.1f}"
+
+
+def summary(report: Report) -> list[str]:
+    """Totals, files, checks and remarks, a sentence each."""
+    share = report.bytes_after / report.bytes_before
+    lines = [
+        "",
+        f"{len(report.quantized)} weights quantized, {len(report.kept)} kept float{kept_reasons(report)}; "
+        f"{report.bytes_before:,} -> {report.bytes_after:,} bytes ({share:.2f}x); {report.seconds:.1f} s.",
+        f"Calibrated on {report.calibration}.",
+    ]
+    if report.opset_after != report.opset_before:
+        lines.append(
+            f"Opset raised from {report.opset_before} to {report.opset_after}: the codes' types need it."
+        )
+    for check in report.verification.checks:
+        lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
+    lines += [f"note: {note}" for note in report.notes]
+    lines.append("Written: " + ", ".join(report.files))
+    return lines
+
+
+def kept_reasons(report: Report) -> str:
+    reasons = Counter(line.reason for line in report.kept)
+    return (
+        f" ({'; '.join(f'{count} {reason}' for reason, count in reasons.most_common())})" if reasons else ""
+    )
+
+
+def print_plan(
+    layers: Sequence[Layer],
+    skipped: Sequence[Skipped],
+    grids: Mapping[str, Grid],
+    notes: Mapping[str, str],
+    console: Console,
+) -> None:
+    """What would be quantized, on which grid, and what would stay float and why."""
+    table = Table(
+        "layer", "op", "shape", "grid", "bytes", "note", box=None, pad_edge=False, header_style="bold"
+    )
+    before = after = 0
+    for layer in layers:
+        size = math.prod(layer.layout.shape)
+        grid, width = grids[layer.name], BYTES[layer.dtype]
+        scales = layer.layout.groups * grid.blocks(layer.layout.rows) * layer.layout.cols
+        least = -(-size * grid.bits // 8) + scales * width
+        before, after = before + size * width, after + least
+        shape = "x".join(map(str, layer.layout.shape))
+        table.add_row(
+            layer.name,
+            layer.op,
+            shape,
+            str(grid),
+            f"{size * width:,} -> {least:,}",
+            notes.get(layer.name, ""),
+        )
+    for line in skipped:
+        shape = "x".join(map(str, line.shape))
+        table.add_row(line.name, line.op, shape, "float", f"{line.bytes:,}", f"kept: {line.reason}")
+    console.print(table)
+    console.print(
+        f"\n{len(layers)} weights would be quantized ({before:,} -> about {after:,} bytes), "
+        f"{len(skipped)} kept float. Nothing was run or written.",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,56 @@
+"""Keep onnxruntime from fusing a product with what follows it before it has seen the quantized weight.
+
+Where a product with a DequantizeLinear is followed by a Relu or Clip and then by another such product,
+onnxruntime leaves it unfused, and the weight is dequantized on every call. On matrices (rank 2) it also turns
+MatMul + Add into a Gemm first, and fuses that with the activation behind it or leaves it if the addend is a
+matrix. All of this was seen in onnxruntime 1.31. A Reshape to the shape a tensor already has costs nothing,
+and no optimiser removes it.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from comq_onnx.graph.edit import as_vector, following_add, insert_after
+from comq_onnx.graph.io import Model
+from comq_onnx.graph.locate import free_name, node_of
+from comq_onnx.records import Layer
+
+ACTIVATIONS = frozenset(
+    "Clip Elu HardSigmoid LeakyRelu Relu Selu Sigmoid Softplus Softsign Tanh ThresholdedRelu".split(" ")
+)
+"""What onnxruntime fuses into a Gemm, and Clip."""
+MATRIX = 2
+
+
+def raise_barrier(model: Model, layer: Layer, ranks: Mapping[str, int], taken: set[str]) -> None:
+    """Put a Reshape behind the layer's product where onnxruntime would otherwise fuse it away.
+
+    `ranks` holds the number of axes of tensors, where known; nothing is done where that of the input is not.
+    """
+    node, graph = node_of(model, layer)
+    rank = MATRIX if layer.op == "Gemm" else ranks.get(layer.input, 0)
+    if rank < MATRIX:
+        return
+    last, add = node, following_add(node, graph) if layer.op == "MatMul" else None
+    if add:
+        addend = next(tensor for tensor in add.inputs if tensor is not node.outputs[0])
+        if rank == MATRIX and as_vector(addend, layer.layout.cols) is None:
+            _insert_reshape(graph, node, rank, taken)
+            return
+        last = add
+    output = last.outputs[0]
+    if any(tensor is output for tensor in graph.outputs) or len(output.outputs) != 1:
+        return
+    if output.outputs[0].op in ACTIVATIONS and (rank == MATRIX or not add):
+        _insert_reshape(graph, last, rank, taken)
+
+
+def _insert_reshape(graph: gs.Graph, node: gs.Node, rank: int, taken: set[str]) -> None:
+    """Let what reads the output of `node` read it through a Reshape whose zeros keep every dimension."""
+    output, name = node.outputs[0], free_name(f"{node.name}_fusion_barrier", taken)
+    inner = gs.Variable(free_name(f"{output.name}_before_barrier", taken), output.dtype, output.shape)
+    shape = gs.Constant(free_name(f"{name}_shape", taken), np.zeros(rank, np.int64))
+    node.outputs[0] = inner
+    insert_after(graph, node, [gs.Node("Reshape", name, inputs=[inner, shape], outputs=[output])])

@@ -1,0 +1,78 @@
+"""Which blocks of rows may share a scale: powers of two that divide the rows, as every runtime asks."""
+
+from dataclasses import replace
+
+from comq_onnx.grid import Grid
+from comq_onnx.recipe import Recipe
+from comq_onnx.records import Layer, Layout
+
+AUTO_BLOCK = 128
+"""Fastest in onnxruntime on a CPU, and accepted by every runtime; 256 gains little and costs accuracy."""
+SMALLEST_BLOCK = 16
+SMALLEST_INT2_BLOCK = 32
+"""onnxruntime's 2-bit kernel for int8 activations has block sizes from 32 to 128."""
+LARGEST_INT2_BLOCK = 128
+
+
+def is_right_side(layout: Layout) -> bool:
+    """Whether the weight is the ``[K, N]`` right operand of a MatMul or Gemm: the one form runtimes fuse."""
+    return layout.kind == "matmul" and len(layout.shape) == 2
+
+
+def stored_bits(layer: Layer, bits: int, packed_int2: bool) -> int:
+    """Bits a code takes in the file: 3-bit codes, and 2-bit codes where they are not packed, lie in 4.
+
+    onnxruntime (1.31) fuses a 2-bit ``[K, N]`` weight whose N is no multiple of 4 to a wrong result.
+    """
+    if bits != 2 or not packed_int2 or (is_right_side(layer.layout) and layer.layout.cols % 4):
+        return max(bits, 4)
+    return 2
+
+
+def dividing_block(rows: int, at_most: int, at_least: int = SMALLEST_BLOCK) -> int:
+    """The largest power of two in ``[at_least, at_most]`` that divides `rows`; 0 if there is none."""
+    block = min(rows & -rows, 1 << (at_most.bit_length() - 1))
+    return block if block >= at_least else 0
+
+
+def choose_grid(layer: Layer, recipe: Recipe, bits: int, packed_int2: bool) -> tuple[Grid, str]:
+    """The grid for `layer`, and why it is not the one asked for.
+
+    ``auto`` is a block for 2 to 4 bits on the right side of a MatMul or Gemm, and a scale per channel
+    elsewhere. A block that does not divide the rows becomes the largest power of two that does, or a scale
+    per channel: ragged blocks do not load in OpenVINO and TensorRT.
+    """
+    channel = Grid(bits, recipe.symmetric, "channel")
+    if layer.layout.kind == "gather":
+        asked = recipe.block_size not in ("auto", "channel")
+        return channel, "an embedding has one scale per entry" if asked else ""
+    if recipe.block_size in ("channel", "tensor"):
+        return replace(channel, granularity=recipe.block_size), ""
+    right = is_right_side(layer.layout)
+    if recipe.block_size == "auto" and (bits == 8 or not right):
+        return channel, ""
+    if recipe.weight_form == "dq" and layer.layout.kind in ("conv", "conv_transpose"):
+        return channel, "DequantizeLinear holds a Conv weight per channel only"
+    packed = right and stored_bits(layer, bits, packed_int2) == 2
+    at_least = SMALLEST_INT2_BLOCK if packed else SMALLEST_BLOCK
+    asked_block = AUTO_BLOCK if recipe.block_size == "auto" else int(recipe.block_size)
+    rows = layer.layout.rows
+    block = dividing_block(rows, max(asked_block, at_least), at_least)
+    grid = Grid(bits, recipe.symmetric, "block", block) if block else channel
+    if recipe.block_size == "auto" or block == asked_block:
+        return grid, ""
+    if block > asked_block:
+        return grid, f"no 2-bit kernel for blocks of {asked_block}: {block}"
+    return grid, f"{asked_block} does not divide {rows} rows: {f'block {block}' if block else 'per channel'}"
+
+
+def stored_block(rows: int, blocks: int, bits: int) -> int:
+    """Rows per scale as written for a ``[K, N]`` weight stored in `bits` below 8; 0: one per channel, axis 1.
+
+    A scale per channel is repeated over blocks (onnxruntime runs blocks of 128 at M = 197 1.4 times faster
+    than a true per-channel scale), and 2-bit blocks of 256 over blocks of 128 (there is no kernel for 256).
+    """
+    at_least = SMALLEST_INT2_BLOCK if bits == 2 else SMALLEST_BLOCK
+    if blocks == 1:
+        return dividing_block(rows, AUTO_BLOCK, at_least)
+    return min(rows // blocks, LARGEST_INT2_BLOCK) if bits == 2 else rows // blocks

@@ -1,0 +1,106 @@
+"""The command as a user meets it: tables, exit codes, files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from graphs import model, weight
+
+from comq_onnx.cli import main
+
+NET = """g (float[B,64] x) => (float[B,16] y) {
+  h = MatMul(x, w1)
+  a = Add(h, b1)
+  r = Relu(a)
+  y = Gemm<transB=1>(r, w2, b2)
+}"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    weights = {"w1": weight(64, 96), "b1": weight(96), "w2": weight(96, 16).T.copy(), "b2": weight(16)}
+    made = model(NET, **weights)
+    for node, name in zip(made.graph.node, ("fc1", "fc1_bias", "relu", "fc2"), strict=True):
+        node.name = name
+    made.metadata_props.add(key="labels", value="a,b")
+    onnx.save(made, path)
+    np.savez(tmp_path / "data.npz", x=weight(64, 64, seed=9) * 8 + 0.5)
+    return path
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(w) for w in words], catch_exceptions=False)
+
+
+def test_the_plain_form(net: Path) -> None:
+    out = net.with_name("small.onnx")
+    done = call(net, "-o", out, "--calibration-data", net.with_name("data.npz"))
+    assert done.exit_code == 0
+    assert out.stat().st_size < 0.5 * net.stat().st_size
+    for words in ("fc1", "fc2", "int4", "->", "2 weights quantized, 0 kept float", "data.npz", str(out)):
+        assert words in done.stdout
+    assert "solve 2/2" in done.stderr
+
+
+def test_the_output_has_a_default_name(net: Path) -> None:
+    assert call(net, "--weights", "int8").exit_code == 0
+    assert net.with_name("net_int8.onnx").is_file()
+
+
+def test_underscores_and_minus_one_are_understood(net: Path) -> None:
+    out = net.with_name("small.onnx")
+    data = net.with_name("data.npz")
+    done = call(net, "-o", out, "--calibration_data", data, "--block_size", "-1", "--solver", "comq_paper")
+    assert done.exit_code == 0
+    assert "int4 channel" in done.stdout
+
+
+def test_the_report_accounts_for_every_weight(net: Path) -> None:
+    path = net.with_name("report.json")
+    words = (net, "-o", net.with_name("o.onnx"), "--calibration-data", net.with_name("data.npz"))
+    done = call(*words, "--report", path, "--nodes-to-exclude", "fc1")
+    assert done.exit_code == 0
+    report = json.loads(path.read_text())
+    by_name = {line["name"]: line for line in report["lines"]}
+    assert by_name["fc1"]["reason"] == "excluded by --nodes-to-exclude"
+    assert by_name["fc1"]["form"] == ""
+    assert by_name["fc2"]["sqnr_after"] > by_name["fc2"]["sqnr_before"]
+    assert report["recipe"] == {"nodes_to_exclude": ["fc1"]}
+    assert report["bytes_after"] == net.with_name("o.onnx").stat().st_size
+    assert all(check["ok"] for check in report["verification"]["checks"])
+
+
+def test_no_data_is_said_loudly(net: Path) -> None:
+    done = call(net, "-o", net.with_name("o.onnx"))
+    assert done.exit_code == 0
+    assert "NO CALIBRATION DATA WAS GIVEN" in done.stdout
+
+
+def test_dry_run_writes_nothing(net: Path) -> None:
+    before = sorted(net.parent.iterdir())
+    done = call(net, "--dry-run", "--nodes-to-exclude", "fc1")
+    assert done.exit_code == 0
+    assert "1 weights would be quantized" in done.stdout
+    assert "kept: excluded by --nodes-to-exclude" in done.stdout
+    assert sorted(net.parent.iterdir()) == before
+
+
+def test_strict_ends_with_three(net: Path) -> None:
+    words = (net, "-o", net.with_name("o.onnx"), "--calibration-data", net.with_name("data.npz"), "--strict")
+    assert call(*words, "--block-size", "32").exit_code == 0
+    done = call(*words, "--nodes-to-exclude", "fc1")
+    assert done.exit_code == 3
+    assert "fc1 stays float" in done.stderr
+
+
+def test_quiet_is_quiet(net: Path) -> None:
+    done = call(net, "-o", net.with_name("o.onnx"), "-q", "--calibration-data", net.with_name("data.npz"))
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_wrong_flag_is_a_usage_error(net: Path) -> None:
+    assert call(net, "--wieghts", "int4").exit_code == 2
