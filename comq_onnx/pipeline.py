@@ -65,6 +65,14 @@ class Survey:
 
 
 @dataclass(frozen=True)
+class Solved:
+    """The solution of every layer, by name, and the time it took."""
+
+    solutions: Mapping[str, Solution]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A quantized model in memory, the solutions it holds, and a line for each of its weights."""
 
@@ -149,9 +157,14 @@ def survey(
 
 def finish(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Outcome:
     """Solve every layer and write the solutions into a copy of the prepared graph."""
-    target, plan_ = TARGETS[recipe.target], survey_.plan
+    return write(survey_, solve_all(survey_, recipe, progress), recipe)
+
+
+def solve_all(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Solved:
+    """Codes, scales and biases of every layer."""
+    plan_ = survey_.plan
     model = load(plan_.prepared)
-    grids, notes = choose_grids(plan_.layers, recipe)
+    grids, _ = choose_grids(plan_.layers, recipe)
     solutions, seconds = {}, {}
     for done, layer in enumerate(plan_.layers):
         progress("solve", done, len(plan_.layers))
@@ -161,11 +174,19 @@ def finish(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Outc
         )
         seconds[layer.name] = time.monotonic() - started
     progress("solve", len(plan_.layers), len(plan_.layers))
-    written = target.rewrite(model, plan_.layers, solutions, recipe)
+    return Solved(solutions, seconds)
+
+
+def write(survey_: Survey, solved: Solved, recipe: Recipe) -> Outcome:
+    """Put the solutions into a copy of the prepared graph; the codes are not rounded again."""
+    plan_ = survey_.plan
+    model = load(plan_.prepared)
+    _, notes = choose_grids(plan_.layers, recipe)
+    written = TARGETS[recipe.target].rewrite(model, plan_.layers, solved.solutions, recipe)
     share_equal_weights(model)
-    lines = layer_lines(plan_.layers, solutions, written, notes, seconds)
+    lines = layer_lines(plan_.layers, solved.solutions, written, notes, solved.seconds)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
-    return Outcome(stamp(to_proto(model), survey_.calibration, recipe), solutions, lines)
+    return Outcome(stamp(to_proto(model), survey_.calibration, recipe), solved.solutions, lines)
 
 
 def solve(model: Model, layer: Layer, stats: InputStats | None, grid: Grid, recipe: Recipe) -> Solution:

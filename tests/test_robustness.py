@@ -36,10 +36,15 @@ def cases() -> list[Case]:
         "gemm": "g (float[B,128] x) => (float[B,256] y) { y = Gemm(x, w, b) }",
         "gemm_t": "g (float[B,128] x) => (float[B,256] y) { y = Gemm<transB=1>(x, w, b) }",
         "conv": "g (float[B,32,9,9] x) => (float[B,32,9,9] y) { y = Conv<pads=[1,1,1,1]>(x, w, b) }",
-        "depthwise": "g (float[B,32,9,9] x) => (float[B,32,9,9] y) { y = Conv<pads=[1,1,1,1],group=32>(x,w,b) }",
+        "depthwise": """g (float[B,32,9,9] x) => (float[B,32,9,9] y) {
+          y = Conv<pads=[1,1,1,1],group=32>(x, w, b)
+        }""",
         "shared": "g (float[B,128] x) => (float[B,128] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, w) }",
         "siblings": "g (float[B,128] x) => (float[B,128] y) { p = MatMul(x,w) q = MatMul(x,v) y = Add(p,q) }",
-        "transposed": "g (float[B,128] x) => (float[B,256] y) { t = Transpose<perm=[1,0]>(w) y = MatMul(x,t) }",
+        "transposed": """g (float[B,128] x) => (float[B,256] y) {
+          t = Transpose<perm=[1,0]>(w)
+          y = MatMul(x, t)
+        }""",
         "ragged": "g (float[B,80] x) => (float[B,256] y) { y = MatMul(x, w) }",
         "left": "g (float[B,128,16] x) => (float[B,256,16] y) { y = MatMul(w, x) }",
         "rank3": "g (float[4,B,64] x) => (float[4,B,96] y) { y = MatMul(x, w) }",

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from comq_onnx.evaluate.report import BYTES, Report
+from comq_onnx.evaluate.verify import Fidelity
 from comq_onnx.grid import Grid
 from comq_onnx.records import Layer, LayerReport, Skipped
 
@@ -59,9 +60,19 @@ def summary(report: Report) -> list[str]:
         )
     for check in report.verification.checks:
         lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
+    lines += [f"     output {line.output}: {closeness(line)}" for line in report.verification.fidelity]
     lines += [f"note: {note}" for note in report.notes]
     lines.append("Written: " + ", ".join(report.files))
     return lines
+
+
+def closeness(fidelity: Fidelity) -> str:
+    """How an output compares with the float model's on the first calibration batches."""
+    if fidelity.sqnr_db is not None:
+        return f"{decibel(fidelity.sqnr_db)} dB against the float model on calibration samples"
+    if fidelity.agreement is not None:
+        return f"{fidelity.agreement:.1%} of entries equal those of the float model on calibration samples"
+    return "its shape differs from the float model's"
 
 
 def kept_reasons(report: Report) -> str:

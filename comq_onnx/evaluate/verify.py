@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def verify(
         return Verification((*checks, Check("runs in onnxruntime", False, str(error), fatal=True)))
     limit = HALF_LIMIT if half else EXACT_LIMIT
     checks += [
-        check_agreement("optimised = unoptimised, exact", plain, exact, limit),
+        replace(check_agreement("optimised = unoptimised, exact", plain, exact, limit), fatal=True),
         check_agreement("optimised = unoptimised, as deployed", plain, deployed, deployed_limit(layers)),
     ]
     return Verification(tuple(checks), fidelity(truth, exact))

@@ -18,7 +18,8 @@ from comq_onnx.graph.locate import free_name, node_of
 from comq_onnx.records import Layer
 
 ACTIVATIONS = frozenset(
-    "Clip Elu HardSigmoid LeakyRelu Relu Selu Sigmoid Softplus Softsign Tanh ThresholdedRelu".split(" ")
+    ("Clip", "Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu")
+    + ("Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu")
 )
 """What onnxruntime fuses into a Gemm, and Clip."""
 MATRIX = 2
