@@ -13,7 +13,7 @@ import onnx
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line
-from comq_onnx.evaluate.verify import Verification, verify
+from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import Model, load, move_into_place, save, to_proto
 from comq_onnx.graph.layout import to_rows, weight_values
@@ -263,6 +263,12 @@ def verify_written(draft: Path, survey_: Survey, outcome: Outcome, recipe: Recip
         draft, plan_.source, plan_.layers, outcome.solutions, survey_.calibration, TARGETS[recipe.target]
     )
     fatal = [check for check in checks.checks if check.fatal and not check.ok]
+    if fatal and survey_.calibration.synthetic and fatal[0].name == FLOAT_RUNS:
+        raise ComqError(
+            f"the float model itself does not run on made-up inputs ({fatal[0].detail})",
+            where=describe(plan_.source),
+            fix="give --calibration-data",
+        )
     if fatal:
         raise ComqError(
             f"the result fails its check '{fatal[0].name}' ({fatal[0].detail}), so it was not written",

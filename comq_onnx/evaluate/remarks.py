@@ -25,7 +25,7 @@ UNFUSED = (
     "expect it to be slower than float."
 )
 SYNTHETIC = (
-    "NO CALIBRATION DATA WAS GIVEN: {what}. The weights were fitted to made-up inputs; "
+    "{what}. The weights were fitted to made-up inputs; "
     "pass --calibration-data with real samples before you trust the accuracy."
 )
 

@@ -33,6 +33,9 @@ SMALL_WEIGHT = 2048
 ONE_MESSAGE = 1_900_000_000
 """Bytes above which onnxruntime cannot write its optimised graph as one message."""
 
+FLOAT_RUNS = "the float model runs"
+"""Name of the check that fails where the samples, not the file, are to blame."""
+
 Outputs = list[dict[str, np.ndarray]]
 
 
@@ -98,7 +101,7 @@ def verify(
     try:
         truth = outputs_on(open_session(reference, SessionOptions()), batches)
     except ComqError as error:
-        return Verification((*checks, Check("the float model runs", False, str(error), fatal=True)))
+        return Verification((*checks, Check(FLOAT_RUNS, False, str(error), fatal=True)))
     try:
         deployed, fused = run_deployed(source, path, batches)
         checks += [_runs(wide), check_fused(fused, WrittenFile(proto), layers)]

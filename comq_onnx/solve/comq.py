@@ -30,8 +30,8 @@ DAMPING_RANGE = (1e-4, 0.2)
 class Settings:
     """How hard to try.
 
-    The values come from cross-validation by sample on the calibration sentences of `tools/bench_solver.py`
-    (8 MatMuls, three quarters of the sentences against the fourth); its held-out sentences had no part in it.
+    Judged on the calibration sentences of `tools/bench_solver.py` alone, three quarters of them against the
+    fourth: the rounds on four of its MatMuls, the damping between what tokens and what independent rows want.
     """
 
     rounds: tuple[tuple[float, ...], ...] = (
@@ -45,8 +45,8 @@ class Settings:
     """Most sweeps in a round; a column that no longer moves is left alone."""
     damping: float = 0.5
     """What is added to the diagonal, as a part of its mean, is this times live inputs / calibration rows,
-    within `DAMPING_RANGE`: the fewer rows there are, the less the Gram's small eigenvalues mean. Tokens of
-    a sentence are correlated and want about 1, independent rows about 0.05; 0.5 costs tokens 1 to 2 %."""
+    within `DAMPING_RANGE`: the fewer rows there are, the less the Gram's small eigenvalues mean. Correlated
+    rows (tokens of a sentence) want more of it than independent ones."""
 
 
 def solve(posed: Posed, backend: Backend, settings: Settings) -> tuple[Rounded, str]:
