@@ -98,6 +98,9 @@ class InputStats:
     """``(groups, rows, rows)``"""
     count: int
     """Rows summed, per group."""
+    half: "InputStats | None" = None
+    """The same sums over the first half of the samples alone, so that the other half can judge a solution;
+    None where there is one sample only."""
 
 
 @dataclass(frozen=True)

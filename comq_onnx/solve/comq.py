@@ -22,16 +22,14 @@ FLOAT32_ROWS = 256
 """Columns this long are explored in float32 and finished in float64; shorter ones are float64 throughout."""
 CELLS = 1 << 24
 """Rows x columns x starts explored at a time, to bound the memory."""
-DAMPING_RANGE = (1e-4, 0.2)
-"""Least and most damping, as parts of mean(diag Gram)."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """How hard to try.
 
-    Judged on the calibration sentences of `tools/bench_solver.py` alone, three quarters of them against the
-    fourth: the rounds on four of its MatMuls, the damping between what tokens and what independent rows want.
+    Judged on four MatMuls and the calibration sentences of `tools/bench_solver.py` alone, three quarters of
+    them against the fourth.
     """
 
     rounds: tuple[tuple[float, ...], ...] = (
@@ -43,15 +41,33 @@ class Settings:
     """Per round, factors on the best scale so far: first the searched one, then the refitted one."""
     sweeps: int = 10
     """Most sweeps in a round; a column that no longer moves is left alone."""
-    damping: float = 0.5
-    """What is added to the diagonal, as a part of its mean, is this times live inputs / calibration rows,
-    within `DAMPING_RANGE`: the fewer rows there are, the less the Gram's small eigenvalues mean. Correlated
-    rows (tokens of a sentence) want more of it than independent ones."""
 
 
-def solve(posed: Posed, backend: Backend, settings: Settings) -> tuple[Rounded, str]:
-    """Steps ``(G, K, M)`` in natural row order, scales as stored and zero points; and a note."""
-    exact = ordered(posed, np.clip(settings.damping * posed.crowding, *DAMPING_RANGE))
+def solve(posed: Posed, damping: np.ndarray, backend: Backend, settings: Settings) -> tuple[Rounded, str]:
+    """Steps ``(G, K, M)`` in natural row order, scales as stored and zero points; and a note.
+
+    `damping` ``(G,)`` is added to the diagonal of each Gram, as a part of its mean live diagonal.
+    """
+    exact = ordered(posed, damping)
+    best, zero = _explored(posed, exact, backend, settings)
+    scale = posed.stored(best.scale)
+    settled = finished(_task(posed, exact, slice(None)), replace(best, scale=scale), backend)
+    p = np.where(posed.live[:, :, None], restored(settled.p, exact.order), nearest_steps(posed, scale, zero))
+    return _best_of(posed, [(p, scale, zero), rtn.solve(posed), rtn.solve(posed, search=True)]), exact.note
+
+
+def quick(posed: Posed, damping: np.ndarray, backend: Backend, settings: Settings) -> Rounded:
+    """As `solve`, without the last sweeps at stored scales and without the comparison with rounding."""
+    problem = ordered(posed, damping)
+    best, zero = _explored(posed, problem, backend, settings)
+    p, scale = restored(best.p, problem.order).astype(np.float64), best.scale.astype(np.float64)
+    return np.where(posed.live[:, :, None], p, nearest_steps(posed, scale, zero)), scale, zero
+
+
+def _explored(
+    posed: Posed, exact: Ordered, backend: Backend, settings: Settings
+) -> tuple[Columns, np.ndarray | None]:
+    """The best steps of all starts, rows in the order of visit, and the zero points they are bound by."""
     rough = exact.as_type(np.float32) if posed.weight.shape[1] >= FLOAT32_ROWS else exact
     first, zero = searched(posed)
     lo, hi = bounds(zero, posed.grid)
@@ -64,10 +80,7 @@ def solve(posed: Posed, backend: Backend, settings: Settings) -> tuple[Rounded, 
         task = _task(posed, rough, part)
         best = explore(task, Columns(task.weight, first[..., part], *limits), backend, settings)
         p[..., part], scale[..., part] = best.p, best.scale
-    scale = posed.stored(scale)
-    settled = finished(_task(posed, exact, slice(None)), Columns(p, scale, lo, hi), backend)
-    p = np.where(posed.live[:, :, None], restored(settled.p, exact.order), nearest_steps(posed, scale, zero))
-    return _best_of(posed, [(p, scale, zero), rtn.solve(posed), rtn.solve(posed, search=True)]), exact.note
+    return Columns(p, scale, lo, hi), zero
 
 
 def at_fixed_scales(task: Task, columns: Columns, backend: Backend) -> Columns:

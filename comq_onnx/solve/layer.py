@@ -6,6 +6,7 @@ from comq_onnx.backends import numpy_
 from comq_onnx.grid import dequantize
 from comq_onnx.records import InputStats, Problem, Quality, Solution
 from comq_onnx.solve import comq, gptq, paper, rtn
+from comq_onnx.solve.damping import chosen
 from comq_onnx.solve.pose import Posed, pose, second_moment
 
 SOLVERS = ("rtn", "gptq", "comq-paper", "comq")
@@ -35,19 +36,21 @@ def solve_layer(problem: Problem, solver: str, compensate: bool) -> Solution:
     _check(problem)
     centred = compensate and solver == "comq"
     posed = pose(problem, centred)
-    p, scale, zero, note = _run(posed, solver)
+    p, scale, zero, note = _run(problem, posed, solver, centred)
     p, scale, zero = _unposed(posed, p, scale, zero)
     return _solution(problem, (p, scale, zero), compensate, "; ".join(filter(None, (posed.note, note))))
 
 
-def _run(posed: Posed, solver: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+def _run(
+    problem: Problem, posed: Posed, solver: str, centred: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
     if solver == "rtn":
         return (*rtn.solve(posed), "")
     if solver == "gptq":
         return gptq.solve(posed, numpy_)
     if solver == "comq-paper":
         return (*paper.solve(posed, numpy_), "")
-    answer, note = comq.solve(posed, numpy_, comq.Settings())
+    answer, note = comq.solve(posed, chosen(problem, posed, centred, numpy_), numpy_, comq.Settings())
     return (*answer, note)
 
 

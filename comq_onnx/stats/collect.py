@@ -16,12 +16,14 @@ from comq_onnx.run.session import SessionOptions, open_session
 from comq_onnx.run.sources import Scratch
 from comq_onnx.run.tapped import SHAPE_PREFIX, TappedModel
 from comq_onnx.run.widen import widen
-from comq_onnx.stats.gram import GramSum, bytes_needed
+from comq_onnx.stats.gram import GramSum, bytes_needed, merged
 from comq_onnx.stats.mask import keep_rows, mask_input
 from comq_onnx.stats.memory import memory_limit
 from comq_onnx.stats.taps import Sampling, Tap, check_finite, rows_of, taps_of
 
 OnBatch = Callable[[int, int], None]
+HALVES = 2
+"""The samples are summed in two halves, so that one can judge what was solved on the other."""
 ITEM = 4
 """Bytes of an activation's element; half-precision models are run in float32."""
 
@@ -86,13 +88,13 @@ def collect(
     survey = _Survey(tapped, calibration, Sampling(recipe.seed, calibration.samples), mask, on_batch)
     limit = memory_limit(recipe.memory_gib)
     passes = _passes(taps, survey, limit)
-    scratch = Scratch() if sum(8 * tap.groups * tap.rows**2 for tap in taps) > limit else None
+    scratch = Scratch() if sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps) > limit else None
     found: dict[str, InputStats | None] = {layer.name: None for layer in layers}
     rows = 0
     for number, group in enumerate(passes):
-        for tap, total in _sum(group, survey, number, len(passes)).items():
-            rows += total.count
-            stats = total.stats()
+        for tap, halves in _sum(group, survey, number, len(passes)).items():
+            rows += sum(half.count for half in halves)
+            stats = merged(*(half.stats() for half in halves))
             if stats and scratch:
                 stats = _on_disk(stats, scratch.path / f"{len(list(scratch.path.iterdir()))}.npy")
             found |= dict.fromkeys(tap.layers, stats)
@@ -100,12 +102,12 @@ def collect(
     return Collected(found, len(passes), calibration.samples, rows, notes, scratch)
 
 
-def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> dict[Tap, GramSum]:
-    """Pass `number` of `passes`: run the model over all batches and sum the rows of `taps`."""
+def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> dict[Tap, list[GramSum]]:
+    """Pass `number` of `passes`: run the model over all batches and sum the rows of `taps`, by halves."""
     tensors = list(dict.fromkeys(tap.tensor for tap in taps))
     computed = [name for name in tensors if name not in survey.tapped.inputs]
     session = open_session(survey.tapped.with_outputs(computed), SessionOptions()) if computed else None
-    sums: dict[Tap, GramSum] = {}
+    sums: dict[Tap, list[GramSum]] = {}
     first, batches = 0, survey.calibration.batch_count
     for done, batch in enumerate(survey.calibration.batches(), 1):
         values = session.run(batch) if session else {}
@@ -121,7 +123,7 @@ def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> dict
 
 
 def _add(
-    sums: dict[Tap, GramSum],
+    sums: dict[Tap, list[GramSum]],
     tap: Tap,
     activation: np.ndarray,
     mask: np.ndarray | None,
@@ -133,10 +135,11 @@ def _add(
         activation = keep_rows(activation, mask)
     check_finite(tap.tensor, activation, *place)
     if tap not in sums:
-        sums[tap] = GramSum(tap.groups, tap.rows, activation.dtype)
+        sums[tap] = [GramSum(tap.groups, tap.rows, activation.dtype) for _ in range(HALVES)]
     if activation.size:
+        half = sums[tap][int(2 * place[0] >= sampling.samples)]
         for rows in rows_of(tap, activation, sampling, place[0]):
-            sums[tap].add(rows)
+            half.add(rows)
 
 
 def _passes(taps: Sequence[Tap], survey: _Survey, limit: int) -> list[list[Tap]]:
@@ -147,12 +150,12 @@ def _passes(taps: Sequence[Tap], survey: _Survey, limit: int) -> list[list[Tap]]
     passes: list[list[Tap]] = [[]]
     held, tensors = 0, set()
     for tap in taps:
-        need = bytes_needed(tap.groups, tap.rows)
+        need = HALVES * bytes_needed(tap.groups, tap.rows)
         need += 0 if tap.tensor in tensors else sizes.get(tap.tensor, 0)
         if passes[-1] and held + need > limit:
             passes.append([])
             held, tensors = 0, set()
-            need = bytes_needed(tap.groups, tap.rows) + sizes.get(tap.tensor, 0)
+            need = HALVES * bytes_needed(tap.groups, tap.rows) + sizes.get(tap.tensor, 0)
         passes[-1].append(tap)
         tensors.add(tap.tensor)
         held += need
@@ -179,7 +182,8 @@ def _on_disk(stats: InputStats, path: Path) -> InputStats:
             where=str(path.parent),
             fix="raise --memory, or set TMPDIR to a folder with more space",
         ) from error
-    return InputStats(stats.mean, np.load(path, mmap_mode="r", allow_pickle=False), stats.count)
+    half = _on_disk(stats.half, path.with_suffix(".half.npy")) if stats.half else None
+    return InputStats(stats.mean, np.load(path, mmap_mode="r", allow_pickle=False), stats.count, half)
 
 
 def _notes(

@@ -26,6 +26,17 @@ PANEL = 1024
 """Columns of a product at a time: bounds what is allocated beside a large Gram."""
 
 
+def merged(first: InputStats | None, second: InputStats | None) -> InputStats | None:
+    """The statistics of all rows from those of two halves of the samples; the first stays beside them."""
+    if first is None or second is None:
+        return first or second
+    count = first.count + second.count
+    share, rest = first.count / count, second.count / count
+    mean, gram = share * first.mean + rest * second.mean, share * first.gram
+    gram += rest * second.gram
+    return InputStats(_read_only(mean), _read_only(gram), count, half=first)
+
+
 def bytes_needed(groups: int, rows: int) -> int:
     """Memory of one sum, the chunk and the largest product included."""
     product = 12 * groups * rows * rows if rows <= SMALL else 24 * min(rows, PANEL) * rows
