@@ -40,8 +40,8 @@ def net() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def data() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(7)
-    image = np.cumsum(rng.standard_normal((64, 3, 12, 12)), axis=-1).astype(np.float32)
-    return {"image": image, "extra": rng.standard_normal((64, 40)).astype(np.float32)}
+    image = np.cumsum(rng.standard_normal((320, 3, 12, 12)), axis=-1).astype(np.float32)
+    return {"image": image, "extra": rng.standard_normal((320, 40)).astype(np.float32)}
 
 
 def outputs(graph: onnx.ModelProto | Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -56,8 +56,8 @@ def distance(wanted: np.ndarray, got: np.ndarray) -> float:
 
 
 def test_comq_beats_every_baseline(net: onnx.ModelProto, data: dict[str, np.ndarray]) -> None:
-    seen = survey(net, {k: v[:48] for k, v in data.items()}, Recipe())
-    held_out = {k: v[48:] for k, v in data.items()}
+    seen = survey(net, {k: v[:256] for k, v in data.items()}, Recipe())
+    held_out = {k: v[256:] for k, v in data.items()}
     wanted = outputs(net, held_out)
     error = {
         solver: distance(
@@ -99,7 +99,7 @@ def test_the_shell_of_the_model_is_kept(
     metadata = {p.key: p.value for p in written.metadata_props}
     assert metadata["task"] == "toy"
     assert metadata["comq.recipe"] == '{"solver": "rtn"}'
-    assert metadata["comq.calibration"] == "given, 64 samples"
+    assert metadata["comq.calibration"] == "given, 256 samples"
     assert (written.producer_name, written.doc_string) == ("tests", "a toy")
 
 
