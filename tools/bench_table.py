@@ -1,10 +1,11 @@
 """Markdown of the results that `bench_accuracy.py` wrote as JSON: tables, and what they show.
 
 python tools/bench_table.py results.json
+python tools/bench_table.py --summary results.json more.json
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,34 @@ def markdown(results: Record) -> str:
             ]
     parts += [f"{name}: skipped, {reason}" for name, reason in results["skipped"].items()]
     return "\n\n".join(parts)
+
+
+def summary(records: dict[str, Record]) -> str:
+    """Two tables over all models: the measure that tells solvers apart, and the task score."""
+    solvers = list(dict.fromkeys(row["solver"] for r in records.values() for row in r["rows"]))
+    order = sorted(
+        solvers, key=lambda name: (name == "comq", "rtn gptq comq-paper".find(name.split("+")[0]), name)
+    )
+    lines = [_line(["distance to float", *order]), _line(["---", *["---:"] * len(order)])]
+    for name, record in records.items():
+        for width in _widths(record):
+            rows = {row["solver"]: row["scores"] for row in record["rows"] if row["width"] == width}
+            best = _best(record, width, record["primary"])
+            values = [_number(rows[s][record["primary"]]) if s in rows else "" for s in order]
+            cells = [f"**{v}**" if s == best else v for s, v in zip(order, values, strict=True)]
+            lines.append(_line([f"{name} W{width}, {record['primary']}", *cells]))
+    return "\n".join([*lines, "", *_task_scores(records)])
+
+
+def _task_scores(records: dict[str, Record]) -> list[str]:
+    columns = [(width, solver) for width in (8, 4, 3, 2) for solver in ("rtn", "comq")]
+    heads = [f"W{width} {solver}" for width, solver in columns]
+    lines = [_line(["task score", "float", *heads]), _line(["---", *["---:"] * (len(heads) + 1)])]
+    for name, record in records.items():
+        have = {(row["width"], row["solver"]): row["scores"] for row in record["rows"]}
+        values = [_number(have[c][record["task"]]) if c in have else "" for c in columns]
+        lines.append(_line([f"{name}, {record['task']}", _number(record["float"][record["task"]]), *values]))
+    return lines
 
 
 def facts(record: Record) -> str:
@@ -144,5 +173,17 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--summary", action="store_true", help="two tables over all models of all files")
+    parser.add_argument("results", type=Path, nargs="+")
+    args = parser.parse_args()
+    found = [json.loads(path.read_text()) for path in args.results]
+    if args.summary:
+        print(summary({name: r for one in found for name, r in one["models"].items() if r.get("rows")}))
+    else:
+        print("\n\n".join(markdown(one) for one in found))
+
+
 if __name__ == "__main__":
-    print(markdown(json.loads(Path(sys.argv[1]).read_text())))
+    main()

@@ -71,3 +71,17 @@ def test_a_task_score_that_cannot_rank_is_shown_and_not_compared():
     text = bench_table.markdown(made)
     assert "| W4 rtn | 3 | 0.3 |" in text
     assert "best by top-1" not in text
+
+
+def test_the_summary_has_a_line_for_each_width_and_the_best_in_bold():
+    found = results(
+        row(8, "rtn", 1.0, 0.01),
+        row(8, "comq", 0.5, 0.02),
+        row(4, "rtn", 80.0, 2.0),
+        row(4, "comq", 8.0, 0.2),
+    )
+    lines = bench_table.summary(found["models"]).splitlines()
+    assert lines[0] == "| distance to float | rtn | comq |"
+    assert lines[2] == "| efficientnet-lite0 W8, KL | **0.01** | 0.02 |"
+    assert lines[3] == "| efficientnet-lite0 W4, KL | 2 | **0.2** |"
+    assert lines[-1] == "| efficientnet-lite0, top-1 off % | 0 | 1 | 0.5 | 80 | 8 |  |  |  |  |"
