@@ -63,7 +63,7 @@ def export(cache: Path, dynamo: bool = False) -> Path:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Sentence().eval(),
-            (sample, sample, torch.zeros_like(sample)),
+            (sample, sample.clone(), torch.zeros_like(sample)),  # one tensor twice would be one input
             str(draft),
             input_names=list(INPUTS),
             output_names=["sentence_embedding"],
