@@ -6,6 +6,7 @@ python tools/bench_table.py --summary results.json more.json
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,15 @@ def markdown(results: Record) -> str:
     return "\n\n".join(parts)
 
 
-def summary(records: dict[str, Record]) -> str:
-    """Two tables over all models: the measure that tells solvers apart, and the task score."""
+def summary(records: dict[str, Record], widths: Sequence[int] = (8, 4, 3, 2)) -> str:
+    """Two tables over all models: the measure that tells solvers apart, at `widths`, and the task score."""
     solvers = list(dict.fromkeys(row["solver"] for r in records.values() for row in r["rows"]))
     order = sorted(
         solvers, key=lambda name: (name == "comq", "rtn gptq comq-paper".find(name.split("+")[0]), name)
     )
     lines = [_line(["distance to float", *order]), _line(["---", *["---:"] * len(order)])]
     for name, record in records.items():
-        for width in _widths(record):
+        for width in [width for width in _widths(record) if width in widths]:
             rows = {row["solver"]: row["scores"] for row in record["rows"] if row["width"] == width}
             best = _best(record, width, record["primary"])
             values = [_number(rows[s][record["primary"]]) if s in rows else "" for s in order]
@@ -54,6 +55,8 @@ def _task_scores(records: dict[str, Record]) -> list[str]:
     heads = [f"W{width} {solver}" for width, solver in columns]
     lines = [_line(["task score", "float", *heads]), _line(["---", *["---:"] * (len(heads) + 1)])]
     for name, record in records.items():
+        if record["task"] not in record["float"]:
+            continue
         have = {(row["width"], row["solver"]): row["scores"] for row in record["rows"]}
         values = [_number(have[c][record["task"]]) if c in have else "" for c in columns]
         lines.append(_line([f"{name}, {record['task']}", _number(record["float"][record["task"]]), *values]))
@@ -176,11 +179,13 @@ def _line(cells: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--summary", action="store_true", help="two tables over all models of all files")
+    parser.add_argument("--widths", type=int, nargs="+", default=[8, 4, 3, 2], help="of the summary")
     parser.add_argument("results", type=Path, nargs="+")
     args = parser.parse_args()
     found = [json.loads(path.read_text()) for path in args.results]
     if args.summary:
-        print(summary({name: r for one in found for name, r in one["models"].items() if r.get("rows")}))
+        records = {name: r for one in found for name, r in one["models"].items() if r.get("rows")}
+        print(summary(records, args.widths))
     else:
         print("\n\n".join(markdown(one) for one in found))
 
