@@ -58,6 +58,12 @@ def font_files() -> tuple[Path, ...]:
     return tuple(found[name] for name in FONTS)
 
 
+def source_of(name: str) -> Path:
+    """The source of a module of the standard library; some became packages in later Pythons."""
+    place = Path(sysconfig.get_paths()["stdlib"]) / name
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
 @cache
 def words(part: str) -> tuple[str, ...]:
     """Words of documentation strings, ``part`` being ``"calibration"`` or ``"test"``: no word is in both."""
@@ -65,7 +71,7 @@ def words(part: str) -> tuple[str, ...]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     for name in DOCUMENTED:
         # Parsed, not imported: a module may say things about its own deprecation.
-        tree = ast.parse((Path(sysconfig.get_paths()["stdlib"]) / f"{name}.py").read_bytes())
+        tree = ast.parse(source_of(name).read_bytes())
         for node in ast.walk(tree):
             text = ast.get_docstring(node) if isinstance(node, documented) else None
             found.update(re.findall(r"[A-Za-z][a-z]{2,11}", text or ""))
