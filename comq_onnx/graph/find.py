@@ -159,7 +159,9 @@ def _computed(node: gs.Node, index: int, tensor: Tensor, roots: dict[int, Root])
     root = roots.get(id(tensor))
     if root is not None and root.constant is not None:
         if not _is_notable(node, index, root.constant, root.quantized):
-            return None
+            if not is_weight or node.op == "Gather":
+                return None
+            return Skipped(node.name, node.op, tensor.name, (), 0, f"{COMPUTED_REASON} by {root.op}")
         reason = f"{COMPUTED_REASON} by {root.op}"
         if root.quantized:
             reason = QUANTIZED_REASON

@@ -286,3 +286,11 @@ def test_float8_weights_are_listed():
     proto = model("y = com.acme.Fp8MatMul(x, w)", "float[2, 4] x", "float[2, 4] y", domains=("com.acme",))
     proto.graph.initializer.append(weight)
     assert find(proto)[0] == []
+
+
+def test_a_weight_made_by_a_generator_is_listed():
+    body = "w = ConstantOfShape(shape) y = Conv<pads=[1,1,1,1]>(x, w)"
+    io = ("float[B,3,8,8] x", "float[B,4,8,8] y")
+    assert reasons(model(body, *io, shape=np.array([4, 3, 3, 3]))) == {
+        "w": "weight is computed at run time by ConstantOfShape"
+    }
