@@ -88,7 +88,7 @@ def quantize(
     recipe: Recipe | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Quantize `model` and write it to `output`; nothing is written unless every check on it passes.
+    """Quantize `model` and write it to `output`, unless the result fails a check that makes it unusable.
 
     Parameters
     ----------
@@ -234,7 +234,8 @@ def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> o
 
 def check_output(model: str | Path | onnx.ModelProto, output: Path) -> Path:
     """Find out before the work, not after it, that the output cannot be written."""
-    if not isinstance(model, onnx.ModelProto) and output.exists() and output.samefile(model):
+    source = None if isinstance(model, onnx.ModelProto) else Path(model)
+    if source and source.exists() and output.exists() and output.samefile(source):
         raise ComqError("the output is the input", where=str(output), fix="give -o another name")
     if output.is_dir():
         raise ComqError("the output is a folder", where=str(output), fix="name a file in it")

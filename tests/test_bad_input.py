@@ -47,6 +47,11 @@ def test_missing_file(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "nothing.onnx" in refused(tmp_path / "nothing.onnx")
 
 
+def test_missing_file_with_an_older_output(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "out.onnx").write_bytes(b"of an earlier run")
+    assert "nothing.onnx" in refused(tmp_path / "nothing.onnx")
+
+
 def test_not_onnx(refused: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "photo.onnx"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
