@@ -302,6 +302,6 @@ def make_report(
         synthetic=survey_.calibration.synthetic,
         lines=outcome.lines,
         verification=checks,
-        notes=(*remarks(outcome.lines, recipe, survey_.calibration), *survey_.collected.notes),
+        notes=(*remarks(outcome.lines, recipe, survey_.calibration, checks), *survey_.collected.notes),
         seconds=seconds,
     )

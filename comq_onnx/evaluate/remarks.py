@@ -2,16 +2,23 @@
 
 from collections.abc import Sequence
 
+from comq_onnx.evaluate.verify import Verification
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import LayerReport
 from comq_onnx.run.data import Calibration
 
+FAR = (
+    "output '{name}' is only {db:.1f} dB close to the float model's: try the file on your task before you "
+    "use it, or spend more bits (--first-last int8, --weights int8, --nodes-to-exclude)."
+)
+FAR_DB = 10.0
+"""Below this a tenth of the output's energy is noise."""
 DISK_ONLY = (
-    "{count} of {total} layers are stored as Cast*scale: that saves disk and download, not time or memory "
+    "stored as Cast*scale: {count} of {total} layers. That saves disk and download, not time or memory "
     "(onnxruntime folds them to float when it loads the file); it is not a form for TensorRT."
 )
 DYNAMIC_INT8 = (
-    "{count} MatMul/Gemm layers run in onnxruntime's low-bit kernels, which round activations to int8 by "
+    "run by onnxruntime's low-bit kernels: {count} of {total} layers. These round activations to int8 by "
     "default (about 0.5 % per layer, not counted in the table); "
     "session.qdq_matmulnbits_accuracy_level=1 turns that off."
 )
@@ -21,8 +28,8 @@ INT2_CONTAINER = (
     "--target ort packs them."
 )
 UNFUSED = (
-    "{count} layers keep a DequantizeLinear that onnxruntime recomputes on every call (--weight-form dq): "
-    "expect it to be slower than float."
+    "recomputed by onnxruntime on every call (--weight-form dq): {count} of {total} layers. "
+    "Expect the file to be slower than float."
 )
 SYNTHETIC = (
     "{what}. The weights were fitted to made-up inputs; "
@@ -30,11 +37,16 @@ SYNTHETIC = (
 )
 
 
-def remarks(lines: Sequence[LayerReport], recipe: Recipe, calibration: Calibration) -> tuple[str, ...]:
+def remarks(
+    lines: Sequence[LayerReport], recipe: Recipe, calibration: Calibration, checks: Verification
+) -> tuple[str, ...]:
     """The sentences for the summary and the report, most important first."""
     told = []
     if calibration.synthetic:
         told.append(SYNTHETIC.format(what=calibration.description))
+    for output in checks.fidelity:
+        if output.sqnr_db is not None and output.sqnr_db < FAR_DB:
+            told.append(FAR.format(name=output.output, db=output.sqnr_db))
     stored = [line for line in lines if line.form]
     folded = [line for line in stored if line.form == "Cast*scale" and line.op != "Gather"]
     dequantized = [line for line in stored if line.form == "DequantizeLinear"]
@@ -43,9 +55,9 @@ def remarks(lines: Sequence[LayerReport], recipe: Recipe, calibration: Calibrati
     if folded:
         told.append(DISK_ONLY.format(count=len(folded), total=len(stored)))
     if fused:
-        told.append(DYNAMIC_INT8.format(count=fused))
+        told.append(DYNAMIC_INT8.format(count=fused, total=len(stored)))
     if unfused:
-        told.append(UNFUSED.format(count=len(unfused)))
+        told.append(UNFUSED.format(count=len(unfused), total=len(stored)))
     if recipe.bits == 3:
         told.append(INT3)
     if recipe.bits == 2 and recipe.target != "ort":
