@@ -19,7 +19,7 @@ DISK_ONLY = (
 )
 DYNAMIC_INT8 = (
     "run by onnxruntime's low-bit kernels: {count} of {total} layers. These round activations to int8 by "
-    "default (about 0.5 % per layer, not counted in the table); "
+    "default (about 0.6 % per layer, not counted in the table); "
     "session.qdq_matmulnbits_accuracy_level=1 turns that off."
 )
 INT3 = "int3 codes are stored in int4: the file is as large as an int4 file."
