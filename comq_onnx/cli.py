@@ -87,7 +87,7 @@ def main(
         check_report_path(report_path)
         report = run(model, output or default_output(model, recipe), calibration_data, recipe, quiet)
         if report_path:
-            report_path.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+            write_report(report, report_path)
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)
         sys.exit(FAILED)
@@ -107,9 +107,22 @@ def default_output(model: Path, recipe: Recipe) -> Path:
     return model.with_name(f"{model.stem}_{recipe.weights}.onnx")
 
 
+def write_report(report: "Report", path: Path) -> None:
+    try:
+        path.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ComqError(
+            f"the report cannot be written ({error.strerror})",
+            where=f"--report {path}",
+            fix="the model is written; choose another file for the report",
+        ) from None
+
+
 def check_report_path(path: Path | None) -> None:
     if path and path.suffix != ".json":
         raise ComqError("a report is written as JSON", where=f"--report {path}", fix="name it .json")
+    if path and path.is_dir():
+        raise ComqError("the report is a folder", where=f"--report {path}", fix="name a file in it")
     if path and not path.parent.is_dir():
         raise ComqError("the report's folder does not exist", where=f"--report {path}", fix="create it first")
 

@@ -197,7 +197,7 @@ def solve(model: Model, layer: Layer, stats: InputStats | None, grid: Grid, reci
     return solve_layer(
         Problem(weight, stats, grid, layer.dtype),
         recipe.solver,
-        compensate=recipe.compensate and stats is not None,
+        compensate=recipe.compensate,
     )
 
 

@@ -175,5 +175,10 @@ def test_mask_input_is_unknown(refused: Callable[..., str], good: Path) -> None:
     assert "masque" in refused(good, "--mask-input", "masque", "--calibration-data", data)
 
 
+def test_report_is_a_folder(refused: Callable[..., str], good: Path) -> None:
+    (good.parent / "dir.json").mkdir()
+    assert "folder" in refused(good, "--report", good.parent / "dir.json")
+
+
 def test_report_is_not_json(refused: Callable[..., str], good: Path) -> None:
     assert "--report" in refused(good, "--report", good.parent / "report.txt")

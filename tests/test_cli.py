@@ -89,6 +89,17 @@ def test_dry_run_writes_nothing(net: Path) -> None:
     assert sorted(net.parent.iterdir()) == before
 
 
+def test_names_that_look_like_markup_are_printed_as_they_are(net: Path) -> None:
+    model_ = onnx.load(net)
+    model_.graph.node[0].name, model_.graph.node[3].name = "block[bold]/fc1", "head[/x]"
+    onnx.save(model_, net)
+    for words in (("--dry-run",), ("--solver", "rtn", "-o", net.with_name("o.onnx"))):
+        done = call(net, *words)
+        assert done.exit_code == 0
+        assert "block[bold]/fc1" in done.stdout
+        assert "head[/x]" in done.stdout
+
+
 def test_strict_ends_with_three(net: Path) -> None:
     words = (net, "-o", net.with_name("o.onnx"), "--calibration-data", net.with_name("data.npz"), "--strict")
     assert call(*words, "--block-size", "32").exit_code == 0

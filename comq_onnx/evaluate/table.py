@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from comq_onnx.evaluate.report import BYTES, Report
 from comq_onnx.evaluate.verify import Fidelity
@@ -26,8 +27,13 @@ def layer_table(report: Report) -> Table:
     """Quantized layers in graph order; float weights below them, one line each."""
     table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
     for line in (*report.quantized, *report.kept):
-        table.add_row(*cells(line))
+        add(table, *cells(line))
     return table
+
+
+def add(table: Table, *texts: str) -> None:
+    """A row of plain text: what looks like markup in a node's name is part of the name."""
+    table.add_row(*map(Text, texts))
 
 
 def cells(line: LayerReport) -> tuple[str, ...]:
@@ -101,7 +107,8 @@ def print_plan(
         least = -(-size * grid.bits // 8) + scales * width
         before, after = before + size * width, after + least
         shape = "x".join(map(str, layer.layout.shape))
-        table.add_row(
+        add(
+            table,
             layer.name,
             layer.op,
             shape,
@@ -111,7 +118,7 @@ def print_plan(
         )
     for line in skipped:
         shape = "x".join(map(str, line.shape))
-        table.add_row(line.name, line.op, shape, "float", f"{line.bytes:,}", f"kept: {line.reason}")
+        add(table, line.name, line.op, shape, "float", f"{line.bytes:,}", f"kept: {line.reason}")
     console.print(table)
     console.print(
         f"\n{len(layers)} weights would be quantized ({before:,} -> about {after:,} bytes), "

@@ -16,7 +16,7 @@ from comq_onnx.graph.layout import from_rows
 from comq_onnx.grid import dequantize
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
-from comq_onnx.run.session import SessionOptions, open_session, outputs_on
+from comq_onnx.run.session import SessionOptions, is_float, open_session, outputs_on
 from comq_onnx.run.widen import widen
 from comq_onnx.targets import Target
 from comq_onnx.targets.blocks import is_right_side
@@ -218,7 +218,7 @@ def large_dequantize(proto: onnx.ModelProto) -> list[str]:
 def check_agreement(name: str, expected: Outputs, found: Outputs, limit: float) -> Check:
     """The outputs of two ways to run the file deviate by no more than `limit`."""
     worst = {key: deviation(expected, found, key) for key in expected[0]} if expected else {}
-    limits = {key: limit if _is_float(expected[0][key]) else FLIPPED_LIMIT for key in worst}
+    limits = {key: limit if is_float(expected[0][key].dtype) else FLIPPED_LIMIT for key in worst}
     bad = [key for key, value in worst.items() if value > limits[key]]
     text = ", ".join(f"'{key}' deviates by {worst[key]:.2g}" for key in bad)
     largest = max(worst.values(), default=0.0)
@@ -232,7 +232,7 @@ def deviation(expected: Outputs, found: Outputs, key: str) -> float:
         a, b = np.asarray(left[key]), np.asarray(right[key])
         if a.shape != b.shape:
             return math.inf
-        if not _is_float(a):
+        if not is_float(a.dtype):
             signal, noise = signal + a.size, noise + np.count_nonzero(a != b)
             continue
         a, b = a.astype(np.float64), b.astype(np.float64)
@@ -243,7 +243,7 @@ def deviation(expected: Outputs, found: Outputs, key: str) -> float:
         return 0.0
     if not math.isfinite(noise) or signal == 0:
         return math.inf
-    return math.sqrt(noise / signal) if _is_float(expected[0][key]) else noise / signal
+    return math.sqrt(noise / signal) if is_float(expected[0][key].dtype) else noise / signal
 
 
 def fidelity(truth: Outputs, found: Outputs) -> tuple[Fidelity, ...]:
@@ -253,7 +253,7 @@ def fidelity(truth: Outputs, found: Outputs) -> tuple[Fidelity, ...]:
         distance = deviation(truth, found, key)
         if math.isinf(distance):
             lines.append(Fidelity(key, None, None))
-        elif _is_float(truth[0][key]):
+        elif is_float(truth[0][key].dtype):
             lines.append(Fidelity(key, -20 * math.log10(distance) if distance else math.inf, None))
         else:
             lines.append(Fidelity(key, None, 1 - distance))
@@ -263,11 +263,6 @@ def fidelity(truth: Outputs, found: Outputs) -> tuple[Fidelity, ...]:
 def _runs(wide: bool) -> Check:
     how = "in its float32 form: onnxruntime has no bfloat16 kernels for a CPU" if wide else "as it is"
     return Check("runs in onnxruntime", True, how, fatal=True)
-
-
-def _is_float(array: np.ndarray) -> bool:
-    dtype = np.asarray(array).dtype
-    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _bits(tensor: onnx.TensorProto) -> int:

@@ -18,6 +18,7 @@ from onnx import ModelProto, helper
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.external import check_external, is_external, read_external, tensors_of
 from comq_onnx.graph.inline import inline_functions
+from comq_onnx.graph.opset import nodes_in
 from comq_onnx.graph.reader import Reader, Sources
 from comq_onnx.graph.spill import INLINE_BYTES, bytes_to_write, spill
 from comq_onnx.graph.tensors import Tensor, bytes_of, float_tensor, quantized_tensor, stored_bytes
@@ -226,16 +227,7 @@ def _import_domains(model: Model, proto: ModelProto) -> None:
     """Bring the opset imports of `proto` up to date with the graph's opset and the domains of its nodes."""
     imports = {entry.domain: entry.version for entry in model.shell.opset_import if entry.domain != "ai.onnx"}
     imports[""] = model.opset
-    for node in _all_nodes(proto.graph):
+    for node in nodes_in(proto.graph):
         imports.setdefault(node.domain, 1)
     proto.ClearField("opset_import")
     proto.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in imports.items())
-
-
-def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    nodes = list(graph.node)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                nodes.extend(_all_nodes(attribute.g))
-    return nodes

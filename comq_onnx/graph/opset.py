@@ -32,7 +32,7 @@ def raise_opset(proto: ModelProto, opset: int) -> ModelProto:
     before = _opset(proto)
     if before >= opset:
         return proto
-    skeleton = _without_weights(proto)
+    skeleton = without_weights(proto)
     widen_groupnorms(skeleton.graph, before, opset)
     _rename_domain(skeleton, before, hide=True)
     converted = _convert(skeleton, before, opset)
@@ -58,7 +58,7 @@ def _opset(proto: ModelProto) -> int:
     return max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def _without_weights(proto: ModelProto) -> ModelProto:
+def without_weights(proto: ModelProto) -> ModelProto:
     """A copy of `proto` in which inputs stand for large, external and sparse initializers."""
     skeleton = ModelProto(ir_version=max(4, proto.ir_version))
     skeleton.opset_import.extend(proto.opset_import)

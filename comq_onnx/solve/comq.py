@@ -83,13 +83,6 @@ def _explored(
     return Columns(p, scale, lo, hi), zero
 
 
-def at_fixed_scales(task: Task, columns: Columns, backend: Backend) -> Columns:
-    """Feedback rounding, then `finished`, at the scales of `columns`, whose steps are not read."""
-    steps = columns.steps(task.ordered.block_of)
-    p = backend.feedback(task.ordered.coupling, task.weight, steps)
-    return finished(task, replace(columns, p=p), backend)
-
-
 def finished(task: Task, columns: Columns, backend: Backend) -> Columns:
     """Move codes until no change of one lowers the loss, nor in short columns of two by one step."""
     settled = settle(task, columns, backend)

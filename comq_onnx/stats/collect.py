@@ -130,15 +130,25 @@ def _add(
     sampling: Sampling,
     place: tuple[int, int],
 ) -> None:
-    """Add the rows of one batch; `place` is the number of its first sample and how many it has."""
+    """Add the rows of one batch; `place` is the number of its first sample and how many it has.
+
+    A batch that holds samples of both halves is cut in two, so that halves do not depend on the batch size.
+    """
+    first, entries = place
+    cut = -(-sampling.samples // HALVES) - first
+    if 0 < cut < entries and not tap.batch and activation.ndim and len(activation) == entries:
+        for part, start, count in ((slice(cut), first, cut), (slice(cut, None), first + cut, entries - cut)):
+            some = None if mask is None else mask[part]
+            _add(sums, tap, activation[part], some, sampling, (start, count))
+        return
     if mask is not None and tap.kind == "dense" and not tap.batch:
         activation = keep_rows(activation, mask)
     check_finite(tap.tensor, activation, *place)
     if tap not in sums:
         sums[tap] = [GramSum(tap.groups, tap.rows, activation.dtype) for _ in range(HALVES)]
     if activation.size:
-        half = sums[tap][int(2 * place[0] >= sampling.samples)]
-        for rows in rows_of(tap, activation, sampling, place[0]):
+        half = sums[tap][int(HALVES * first >= sampling.samples)]
+        for rows in rows_of(tap, activation, sampling, first):
             half.add(rows)
 
 

@@ -3,31 +3,16 @@
 import onnx
 
 from comq_onnx.graph.io import Model, to_proto
-from comq_onnx.graph.tensors import stored_bytes
-
-SHAPE_BYTES = 1024
-"""Shapes, axes and indices are smaller than this; anything larger is a weight that inference need not see."""
+from comq_onnx.graph.opset import without_weights
 
 
 def tensor_ranks(model: Model) -> dict[str, int]:
     """Rank by name of every tensor that ONNX shape inference reaches; the others are absent."""
-    inferred = onnx.shape_inference.infer_shapes(without_weights(to_proto(model)))
+    proto = to_proto(model)
+    skeleton = without_weights(proto)
+    skeleton.graph.value_info.extend(proto.graph.value_info)
+    inferred = onnx.shape_inference.infer_shapes(skeleton)
     return {name: rank for graph in graphs_of(inferred.graph) for name, rank in _ranks(graph)}
-
-
-def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """`proto` with its large initializers as inputs of their type and shape, to fit inference's 2 GB."""
-    weights = [i for i in proto.graph.initializer if stored_bytes(i) > SHAPE_BYTES]
-    kept = [i for i in proto.graph.initializer if stored_bytes(i) <= SHAPE_BYTES]
-    have = {i.name for i in proto.graph.input}
-    proto.graph.input.extend(
-        onnx.helper.make_tensor_value_info(w.name, w.data_type, list(w.dims))
-        for w in weights
-        if w.name not in have
-    )
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    return proto
 
 
 def graphs_of(graph: onnx.GraphProto) -> list[onnx.GraphProto]:

@@ -33,7 +33,9 @@ def at_fixed_scales(posed: Posed, scale, zero, backend: Backend, damping: float 
     problem = ordered(posed, np.full(len(posed.live), damping))
     columns = Columns(problem.weight, scale, *bounds(zero, posed.grid))
     task = Task(problem, problem.weight, problem.gram @ problem.weight, posed.block)
-    return restored(comq.at_fixed_scales(task, columns, backend).p, problem.order)
+    steps = columns.steps(problem.block_of)
+    started = replace(columns, p=backend.feedback(problem.coupling, task.weight, steps))
+    return restored(comq.finished(task, started, backend).p, problem.order)
 
 
 def column_losses(problem: Problem, answer: Solution, centred: bool) -> np.ndarray:

@@ -33,6 +33,15 @@ def test_batches_of_any_size_give_the_same_statistics():
         assert np.allclose(stats.gram, other.stats[name].gram, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 10])
+def test_the_first_half_of_the_samples_is_summed_apart_whatever_the_batch(batch_size):
+    x = gaussian(10, 5, 16) + 2
+    collected, layers = run(mlp(), {"x": x}, batch_size=batch_size)
+    half = collected.stats[layers[0].name].half
+    assert half.count == 25
+    assert agrees(half, x[:5].reshape(1, -1, 16))
+
+
 def test_progress_is_told():
     told = []
     run(mlp(), {"x": gaussian(3, 5, 16)}, on_batch=lambda done, total: told.append((done, total)))
