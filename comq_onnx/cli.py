@@ -39,6 +39,9 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 @click.option("-o", "--output", type=FILE, help="File to write [default: MODEL_int4.onnx].")
 @click.option("--weights", **choice("int4", "int8", "int3", "int2"), help="Width of the weights' codes.")
 @click.option("--solver", **choice("comq", "comq-paper", "gptq", "rtn"), help="comq, or a baseline.")
+@click.option(
+    "--effort", **choice("normal", "fast", "max"), help="How long comq searches; docs/solver.md has a table."
+)
 @click.option("--target", **choice("portable", "ort"), help="Where the file will run.")
 @click.option("--block-size", default="auto", show_default=True, help=BLOCK_SIZE_HELP)
 @click.option("--bias", **choice("auto", "channel", "none"), help="Compensating bias; auto: with comq only.")
@@ -57,6 +60,10 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 @click.option("--nodes-to-exclude", multiple=True, metavar="REGEX", help="Keep these float; repeatable.")
 @click.option("--op-types-to-quantize", multiple=True, metavar="OP", help="Only these ops; repeatable.")
 @click.option("--memory", "memory_gib", type=float, default=0.0, help="GiB for statistics [default: half].")
+@click.option(
+    "--device", default="auto", show_default=True, help="Where to solve: auto (the CPU), cpu, cuda, cuda:1."
+)
+@click.option("--threads", type=int, default=0, help="Same file for any number [default: all cores].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides what is sub-sampled.")
 @click.option("--report", "report_path", type=FILE, help="Write the report to this .json file.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop before calibration.")

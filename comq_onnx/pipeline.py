@@ -3,13 +3,15 @@
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import onnx
 
+from comq_onnx.backends.engine import Engine, open_engine, single_threaded_blas
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line
@@ -25,7 +27,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, LayerReport, Problem, Skipped, Solution
 from comq_onnx.run.data import Calibration, open_calibration
 from comq_onnx.run.specs import input_specs
-from comq_onnx.solve.layer import solve_layer
+from comq_onnx.solve.layer import is_small, solve_layer
 from comq_onnx.stats.collect import Collected, collect
 from comq_onnx.targets import TARGETS
 from comq_onnx.version import __version__
@@ -163,17 +165,26 @@ def finish(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Outc
 def solve_all(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Solved:
     """Codes, scales and biases of every layer."""
     plan_ = survey_.plan
-    model = load(plan_.prepared)
+    model, engine = load(plan_.prepared), open_engine(recipe.device, recipe.threads)
     grids, _ = choose_grids(plan_.layers, recipe)
-    solutions, seconds = {}, {}
-    for done, layer in enumerate(plan_.layers):
-        progress("solve", done, len(plan_.layers))
-        started = time.monotonic()
-        solutions[layer.name] = solve(
-            model, layer, survey_.collected.stats[layer.name], grids[layer.name], recipe
-        )
-        seconds[layer.name] = time.monotonic() - started
-    progress("solve", len(plan_.layers), len(plan_.layers))
+    solutions: dict[str, Solution] = {}
+    seconds: dict[str, float] = {}
+    progress("solve", 0, len(plan_.layers))
+
+    def timed(work: tuple[Layer, Engine]) -> tuple[str, Solution, float]:
+        layer, mine = work
+        started, stats = time.monotonic(), survey_.collected.stats[layer.name]
+        solution = solve(model, layer, stats, grids[layer.name], (recipe, mine))
+        return layer.name, solution, time.monotonic() - started
+
+    small = [layer for layer in plan_.layers if is_small(layer.layout, engine)]
+    large = [layer for layer in plan_.layers if not is_small(layer.layout, engine)]
+    with single_threaded_blas():
+        # Small layers are solved side by side, each on one thread; a large one has all threads to itself.
+        answers = engine.map(timed, [(layer, replace(engine, threads=1)) for layer in small])
+        for name, solution, spent in chain(answers, map(timed, [(layer, engine) for layer in large])):
+            solutions[name], seconds[name] = solution, spent
+            progress("solve", len(solutions), len(plan_.layers))
     return Solved(solutions, seconds)
 
 
@@ -189,16 +200,16 @@ def write(survey_: Survey, solved: Solved, recipe: Recipe) -> Outcome:
     return Outcome(stamp(to_proto(model), survey_.calibration, recipe), solved.solutions, lines)
 
 
-def solve(model: Model, layer: Layer, stats: InputStats | None, grid: Grid, recipe: Recipe) -> Solution:
+def solve(
+    model: Model, layer: Layer, stats: InputStats | None, grid: Grid, how: tuple[Recipe, Engine]
+) -> Solution:
     """One layer's codes, scales and bias. An embedding meets one-hot inputs, for which rounding is best."""
+    recipe, engine = how
     weight = to_rows(weight_values(model, layer), layer.layout)
     if layer.op == "Gather":
-        return solve_layer(Problem(weight, None, grid, layer.dtype), "rtn", compensate=False)
-    return solve_layer(
-        Problem(weight, stats, grid, layer.dtype),
-        recipe.solver,
-        compensate=recipe.compensate,
-    )
+        return solve_layer(Problem(weight, None, grid, layer.dtype), "rtn", compensate=False, engine=engine)
+    problem = Problem(weight, stats, grid, layer.dtype)
+    return solve_layer(problem, recipe.solver, recipe.compensate, recipe.effort, engine)
 
 
 def choose_grids(layers: Sequence[Layer], recipe: Recipe) -> tuple[dict[str, Grid], dict[str, str]]:

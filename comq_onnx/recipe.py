@@ -1,6 +1,7 @@
 """What the user asked for, as one frozen record. Its fields are the command line's flags."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -8,6 +9,7 @@ from comq_onnx.errors import ComqError
 
 Weights = Literal["int4", "int8", "int3", "int2"]
 Solver = Literal["comq", "comq-paper", "gptq", "rtn"]
+Effort = Literal["normal", "fast", "max"]
 TargetName = Literal["portable", "ort"]
 BiasMode = Literal["auto", "channel", "none"]
 FirstLast = Literal["same", "int8"]
@@ -20,6 +22,9 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 class Recipe:
     """How to quantize. The defaults are the tool's advice.
 
+    `effort` is how long ``comq`` searches. `device` is ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; `threads` 0
+    is all cores, and any number of them makes the same file.
+
     `block_size` is ``"auto"`` (the target's choice), ``"channel"``, ``"tensor"`` or a power of two from
     16 to 256. `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published. Patterns
     are regular expressions searched in node names; one that matches nothing is an error.
@@ -29,6 +34,7 @@ class Recipe:
     symmetric: bool = True
     block_size: str = "auto"
     solver: Solver = "comq"
+    effort: Effort = "normal"
     bias: BiasMode = "auto"
     target: TargetName = "portable"
     weight_form: WeightForm = "auto"
@@ -42,12 +48,15 @@ class Recipe:
     calibration_shapes: str = ""
     mask_input: str = ""
     memory_gib: float = 0.0
+    device: str = "auto"
+    threads: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         choices = {
             "weights": get_args(Weights),
             "solver": get_args(Solver),
+            "effort": get_args(Effort),
             "bias": get_args(BiasMode),
             "target": get_args(TargetName),
             "weight_form": get_args(WeightForm),
@@ -62,6 +71,14 @@ class Recipe:
                     where=_flag(name),
                     fix=f"use one of {', '.join(allowed)}",
                 )
+        if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.device):
+            raise ComqError(
+                f"{self.device!r} is no device", where="--device", fix="use auto, cpu, cuda or cuda:1"
+            )
+        if self.threads < 0:
+            raise ComqError(
+                f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"
+            )
         for name in ("calibration_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ComqError(
@@ -82,8 +99,8 @@ class Recipe:
         return {f.name: asdict(self)[f.name] for f in fields(self) if getattr(self, f.name) != f.default}
 
     def as_json(self) -> str:
-        """`as_dict` on one line, for a model's metadata."""
-        return json.dumps(self.as_dict(), sort_keys=True)
+        """`as_dict` on one line, for a model's metadata; without `threads`, which change no file."""
+        return json.dumps({k: v for k, v in self.as_dict().items() if k != "threads"}, sort_keys=True)
 
 
 def _flag(name: str) -> str:

@@ -7,11 +7,16 @@ Two options decide what a measurement means, and both differ from the runtime's 
   error of the weights.
 * Where a fused kernel is slow at exact settings, `fold_dq` computes every constant `DequantizeLinear` once,
   when the session is opened: float speed at the memory of the float model.
+
+On a GPU a session computes float32 as such, never in TF32, and a model that the GPU cannot take is an error:
+the runtime itself would go on with the CPU and say nothing.
 """
 
+import contextlib
+import io as text
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -36,6 +41,15 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 IN_MEMORY_LIMIT = 1 << 30
 """Bytes of tensors above which a proto is opened from a temporary file (protobuf stops at 2 GB)."""
 SILENT = 4
+CUDA = "CUDAExecutionProvider"
+CUDA_OPTIONS = {
+    # A product of float32 keeps its 24 bits instead of TF32's 11.
+    "use_tf32": "0",
+    # Chosen by rule, not by a race of the candidates: the same bits on every run.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # Grows by what is needed, not in powers of two: the rest of the memory is the solver's.
+    "arena_extend_strategy": "kSameAsRequested",
+}
 # Every supported onnxruntime reads IR 10; newer headers are lowered to what their opset needs.
 READABLE_IR = 10
 
@@ -65,6 +79,8 @@ class SessionOptions:
     """Threads of one operator; 0 lets the runtime choose."""
     optimized_path: Path | None = None
     """Where the optimised graph is written, to see what was fused."""
+    device: str = "cpu"
+    """``cpu``, or ``cuda:i`` for one of NVIDIA's GPUs"""
 
 
 @dataclass(frozen=True)
@@ -77,11 +93,31 @@ class TensorSpec:
     """None for a dynamic dimension."""
 
 
+@dataclass(frozen=True)
+class DeviceTensor:
+    """An output in its device's memory: ``cupy.asarray(tensor)`` takes it without a copy.
+
+    The memory lives as long as this record, which CuPy's array holds on to.
+    """
+
+    value: onnxruntime.OrtValue
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, object]:
+        if self.value.device_name() != "cuda":
+            raise AttributeError("the tensor is not in a GPU's memory")
+        dtype = _TYPES[self.value.data_type()]
+        # The run has ended when the tensor is handed out, so that no stream is to be waited for.
+        pointer = (self.value.data_ptr(), False)
+        return {"shape": tuple(self.value.shape()), "typestr": dtype.str, "data": pointer, "version": 3}
+
+
 class Session:
     """A loaded model. Made by `open_session`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, where: str) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, where: str, device: str = "cpu") -> None:
         self._session, self._where = session, where
+        self._device = _parsed(device)
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
 
@@ -94,17 +130,47 @@ class Session:
         float32 model and its float16 form. Feeds the model has no input for are left out.
         ComqError where the model cannot compute on these feeds.
         """
-        names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+        names = self._names(outputs)
         if not names:
             return {}
+        fed = self._fed(feeds)
+        with self._explained(fed):
+            values = self._session.run(names, fed, _run_options())
+        return dict(zip(names, cast("list[np.ndarray]", values), strict=True))
+
+    def run_on_device(
+        self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, DeviceTensor]:
+        """As `run`, with the outputs left in the memory of the session's device."""
+        names = self._names(outputs)
+        if not names:
+            return {}
+        fed, (kind, index) = self._fed(feeds), self._device
+        with self._explained(fed):
+            binding = self._session.io_binding()
+            for name, value in fed.items():
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            for name in names:
+                binding.bind_output(name, kind, index)
+            self._session.run_with_iobinding(binding, _run_options())
+            binding.synchronize_outputs()
+            values = binding.get_outputs()
+        return {name: DeviceTensor(value) for name, value in zip(names, values, strict=True)}
+
+    def _names(self, outputs: Sequence[str] | None) -> list[str]:
+        return [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+
+    def _fed(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         missing = [spec.name for spec in self.inputs if spec.name not in feeds]
         if missing:
             raise ComqError(f"no value is fed to {_quoted(missing)}", where=self._where)
-        fed = {spec.name: _as_fed(feeds[spec.name], spec) for spec in self.inputs}
-        options = onnxruntime.RunOptions()
-        options.log_severity_level = SILENT
+        return {spec.name: _as_fed(feeds[spec.name], spec) for spec in self.inputs}
+
+    @contextlib.contextmanager
+    def _explained(self, fed: Mapping[str, np.ndarray]) -> Iterator[None]:
+        """Errors of the runtime become one sentence that names what was fed."""
         try:
-            values = self._session.run(names, fed, options)
+            yield
         except RUNTIME_ERRORS as error:
             shapes = ", ".join(f"'{name}' {value.dtype}{list(value.shape)}" for name, value in fed.items())
             raise ComqError(
@@ -112,16 +178,15 @@ class Session:
                 where=self._where,
                 fix="check the shapes and the range of the values that are fed",
             ) from error
-        return dict(zip(names, cast("list[np.ndarray]", values), strict=True))
 
 
 def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None = None) -> Session:
-    """Load a model on the CPU. ComqError with the runtime's reason where it does not load.
+    """Load a model on its device. ComqError with the runtime's reason where it does not load.
 
     A proto of an IR version newer than the runtime may know is opened at the version its opset needs; a file
     is opened as it is.
     """
-    chosen = _ort_options(options or SessionOptions())
+    chosen = options or SessionOptions()
     if isinstance(model, Path):
         if not model.is_file():
             raise ComqError("the file does not exist", where=str(model), fix="check the path")
@@ -158,12 +223,61 @@ def reason(error: BaseException) -> str:
     return lines[0].rstrip(". ") if lines else type(error).__name__
 
 
-def _load(model: str | bytes, options: onnxruntime.SessionOptions, where: str) -> Session:
+def _load(model: str | bytes, options: SessionOptions, where: str) -> Session:
+    kind, _ = _parsed(options.device)
+    missing = _preloaded(options.device) if kind == "cuda" else ""
+    providers = _providers(options.device)
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, _ort_options(options), providers=providers)
     except RUNTIME_ERRORS as error:
         raise ComqError(f"onnxruntime does not load the model: {reason(error)}", where=where) from error
-    return Session(session, where)
+    if kind == "cuda" and session.get_providers()[0] != CUDA:
+        why = f" ({missing})" if missing else ""
+        raise ComqError(
+            f"onnxruntime cannot use the GPU{why}",
+            where=options.device,
+            fix='update the driver, pip install "onnxruntime-gpu[cuda,cudnn]", or choose the device cpu',
+        )
+    return Session(session, where, options.device)
+
+
+def _parsed(device: str) -> tuple[str, int]:
+    """Kind and number of a device: ``("cuda", 1)`` for ``cuda:1``."""
+    found = re.fullmatch(r"(cpu)|(cuda)(?::(\d+))?", device)
+    if found is None:
+        raise ComqError("there is no such device", where=device, fix="write cpu, cuda or cuda:1")
+    return found[1] or found[2], int(found[3] or 0)
+
+
+def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+    """What computes, with pinned options; the CPU takes what a GPU has no kernel for."""
+    kind, index = _parsed(device)
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
+    return [(CUDA, {"device_id": str(index), **CUDA_OPTIONS}), "CPUExecutionProvider"]
+
+
+def _preloaded(device: str) -> str:
+    """Load the libraries that come as packages; what could not be loaded, as the runtime says it."""
+    if CUDA not in onnxruntime.get_available_providers():
+        raise ComqError(
+            "this onnxruntime is built for the CPU alone",
+            where=device,
+            fix="uninstall onnxruntime and install onnxruntime-gpu, or choose the device cpu",
+        )
+    onnxruntime.set_default_logger_severity(SILENT)
+    # It reports on the standard output, which belongs to results.
+    said = text.StringIO()
+    with contextlib.redirect_stdout(said):
+        onnxruntime.preload_dlls()
+    lines = said.getvalue().strip().splitlines()
+    return lines[0].rstrip(". ") if lines else ""
+
+
+def _run_options() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = SILENT
+    return options
 
 
 def _ort_options(options: SessionOptions) -> onnxruntime.SessionOptions:

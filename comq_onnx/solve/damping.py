@@ -1,108 +1,126 @@
 """How much to damp a Gram matrix, judged on samples that the solver has not seen.
 
 A Gram from few or correlated rows has small eigenvalues that mean little, and codes that make use of them do
-not carry over to new inputs. What is added to its diagonal is chosen for each layer: a part of the columns is
-solved on one half of the calibration samples at each candidate, and scored on the other half. Whole samples
-are held out, because the tokens and pixels of one sample are correlated.
+not carry over to new inputs. What is added to its diagonal is chosen for each Gram: errors such as rounding
+with feedback makes are drawn under one half of the calibration samples at each damping, and scored under the
+other half. The errors are those of uniform random weights on a fine grid, so the choice needs neither the
+layer's weights nor its width. Whole samples are held out, because the tokens and pixels of one sample are
+correlated.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from comq_onnx.backends.protocol import Backend
-from comq_onnx.grid import spread
-from comq_onnx.records import InputStats, Problem
-from comq_onnx.solve.comq import Settings, quick
-from comq_onnx.solve.pose import Posed, pose
+from comq_onnx.backends.protocol import Array, Backend, Steps
+from comq_onnx.records import InputStats
+from comq_onnx.solve.factor import add_diagonal, coupling, falling, reordered
+from comq_onnx.solve.pose import Posed, second_moment
 
-CANDIDATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-"""Damping as parts of mean(diag Gram)."""
+CANDIDATES = (0.02, 0.1, 0.5)
+"""Damping as parts of mean(diag Gram); a parabola through their scores gives the answer."""
+LOWER = 0.004
+"""Tried where the lowest candidate is the best."""
+RANGE = (1e-3, 1.0)
 UNJUDGED = 0.5
 """Where no samples are held out: damping is this times live inputs / calibration rows, within `RANGE`."""
-RANGE = (1e-4, 0.2)
-COLUMNS, GROUPS = 48, 64
-"""Columns and groups that are solved to choose; evenly spaced."""
+PROBES = 32
+"""Random columns whose errors are scored."""
 LONG = 1024
-"""Columns longer than this are judged on one half only: each solve costs a factorisation."""
-CELLS = 1 << 22
-"""Entries of the Gram matrices of trials that are solved together."""
-Turn = tuple[InputStats, InputStats]
-"""What is solved on, and what it is judged on."""
-MORE_ROWS = 0.5
-"""The whole data have twice the rows of a half, so half the damping that a half wants."""
+"""Columns longer than this are judged on one half only: each half costs a factorisation per candidate."""
+WIDE = 1 << 20
+"""A bound that no step of a probe reaches."""
 
 
-def chosen(problem: Problem, posed: Posed, centred: bool, backend: Backend) -> np.ndarray:
+def chosen(stats: InputStats | None, posed: Posed, centred: bool, backend: Backend) -> Array:
     """Damping for each group ``(G,)``, as a part of the mean of its Gram's live diagonal."""
-    stats = problem.stats
-    if stats is None or stats.half is None:
-        return np.clip(UNJUDGED * posed.crowding, *RANGE)
-    part, rows = _part(problem), problem.weight.shape[1]
-    first, second = halves(part.stats)  # pyright: ignore[reportArgumentType]
-    turns = [(first, second)] if rows > LONG else [(first, second), (second, first)]
-    trials = [(damping, turn) for damping in CANDIDATES for turn in turns]
-    together = max(1, CELLS // (len(part.weight) * rows * rows)) if not posed.tied else 1
-    errors = []
-    for start in range(0, len(trials), together):
-        errors += _errors(part, trials[start : start + together], centred, backend)
-    by_candidate = np.reshape(errors, (len(CANDIDATES), len(turns))).sum(axis=1)
-    return np.full(len(problem.weight), MORE_ROWS * CANDIDATES[int(np.argmin(by_candidate))])
+    xp, groups = posed.xp, len(posed.live)
+    if stats is None:
+        return xp.full(groups, RANGE[0])
+    if stats.half is None:
+        crowding = posed.live.sum(axis=1) / max(stats.count, 1)
+        return xp.clip(UNJUDGED * crowding, RANGE[0], 0.2)
+    first, second = halves(stats, xp)
+    turns = [(first, second)] if posed.live.shape[1] > LONG else [(first, second), (second, first)]
+    judges = [_Judge(posed, seen, unseen, centred, backend) for seen, unseen in turns]
+    tried = [(damping, sum(judge.error(damping) for judge in judges)) for damping in CANDIDATES]
+    if tried[0][1] <= min(tried[1][1], tried[2][1]):
+        tried = [(LOWER, sum(judge.error(LOWER) for judge in judges)), *tried[:2]]
+    return xp.full(groups, _lowest(tried))
 
 
-def _errors(
-    part: Problem, trials: Sequence[tuple[float, Turn]], centred: bool, backend: Backend
-) -> list[float]:
-    """The error of each trial on its unseen half; all are solved at once, as groups of one problem."""
-    groups, times = len(part.weight), len(trials)
-    seen = [turn[0] for _, turn in trials]
-    gathered = InputStats(
-        np.concatenate([stats.mean for stats in seen]),
-        np.concatenate([stats.gram for stats in seen]),
-        seen[0].count,
-    )
-    posed = pose(replace(part, weight=np.tile(part.weight, (times, 1, 1)), stats=gathered), centred)
-    damping = np.repeat([damping for damping, _ in trials], groups)
-    p, scale, _ = quick(posed, damping, backend, Settings(rounds=((1.0,),), sweeps=3))
-    error = np.ldexp(posed.weight - spread(scale, p.shape[1], posed.block) * p, posed.exponent)
-    return [
-        unseen_error(mine, *turn, centred)
-        for mine, (_, turn) in zip(np.split(error, times), trials, strict=True)
-    ]
+def _lowest(tried: list[tuple[float, float]]) -> float:
+    """Where the parabola through three (damping, error), on logarithmic axes, is lowest."""
+    x, y = np.log(np.array(tried)).T
+    curve, slope, _ = np.polyfit(x, y, 2)
+    if curve <= 0:
+        return tried[int(np.argmin(y))][0]
+    return float(np.clip(np.exp(np.clip(-slope / (2 * curve), x[0] - 1.5, x[-1] + 1)), *RANGE))
 
 
-def halves(stats: InputStats) -> tuple[InputStats, InputStats]:
+class _Judge:
+    """Scores dampings of the Gram of one part of the samples on another part."""
+
+    def __init__(
+        self, posed: Posed, seen: InputStats, unseen: InputStats, centred: bool, backend: Backend
+    ) -> None:
+        xp = posed.xp
+        gram = second_moment(seen, centred, xp)
+        diagonal = xp.diagonal(gram, axis1=1, axis2=2) * posed.live
+        self.level = diagonal.sum(axis=1) / xp.maximum(posed.live.sum(axis=1), 1)
+        self.level = xp.where(self.level > 0, self.level, 1)
+        self.order = falling(diagonal, xp)
+        self.live = xp.take_along_axis(posed.live, self.order, 1)
+        scaled = (gram / self.level[:, None, None]).astype(posed.gram.dtype)
+        self.gram = reordered(scaled, self.order, xp) * (self.live[:, :, None] & self.live[:, None, :])
+        self.seen, self.unseen, self.centred, self.backend = seen, unseen, centred, backend
+        rows = self.live.shape[1]
+        # Drawn row by row, so that rows at the end, which are the dead ones, change nothing before them.
+        draws = np.random.default_rng(0).uniform(-64, 64, (rows, PROBES)).T
+        weight = xp.asarray(draws, dtype=self.gram.dtype)
+        self.weight = xp.ascontiguousarray(xp.broadcast_to(weight, (len(self.gram), PROBES, rows)))
+
+    def error(self, damping: float) -> float:
+        """Mean error of the probes on the unseen samples, each group by its own mean diagonal."""
+        xp, backend = self.backend.xp, self.backend
+        damped = add_diagonal(self.gram, damping * self.live + ~self.live, xp)
+        groups, cols, rows = self.weight.shape
+        one = xp.ones((groups, cols, 1), self.gram.dtype)
+        bound = xp.full((1, 1, 1), WIDE, self.gram.dtype)
+        steps = Steps(one, -bound, bound, xp.zeros((groups, rows), dtype=np.int64))
+        try:
+            p = backend.feedback(coupling(damped, backend), self.weight, steps)
+        except np.linalg.LinAlgError:
+            return float("inf")
+        error = xp.empty_like(self.weight)
+        group = xp.arange(groups)[:, None, None]
+        cells = xp.arange(cols)[None, :, None]
+        error[group, cells, self.order[:, None]] = (self.weight - p) * self.live[:, None]
+        return float((unseen_error(error, self.seen, self.unseen, self.centred, xp) / self.level).sum())
+
+
+def halves(stats: InputStats, xp: Any = np) -> tuple[InputStats, InputStats]:
     """Statistics of the first half of the samples and, by subtraction, of the second."""
     first = stats.half
     if first is None:
         raise ValueError("no half of the samples was summed apart")
     count = stats.count - first.count
     whole, part = stats.count / count, first.count / count
-    mean = whole * stats.mean - part * first.mean
-    return first, InputStats(mean, whole * stats.gram - part * first.gram, count)
+    mean = whole * xp.asarray(stats.mean) - part * xp.asarray(first.mean)
+    gram = whole * xp.asarray(stats.gram)
+    gram -= part * xp.asarray(first.gram)
+    return first, InputStats(mean, gram, count)
 
 
-def unseen_error(error: np.ndarray, seen: InputStats, unseen: InputStats, centred: bool) -> float:
-    """``E ||error^T x - bias||^2`` on `unseen`, with the bias ``error^T mean`` of `seen` if `centred`."""
-    total = np.vdot(error, unseen.gram @ error)
-    if centred:
-        bias = np.einsum("gk,gkm->gm", seen.mean, error)
-        shift = np.einsum("gk,gkm->gm", unseen.mean, error)
-        total += (bias * bias - 2 * bias * shift).sum()
-    return float(total)
+def unseen_error(error: Array, seen: InputStats, unseen: InputStats, centred: bool, xp: Any = np) -> Array:
+    """``(G,)``: ``E ||error x - bias||^2`` on `unseen` over all columns of `error` ``(G, M, K)``.
 
-
-def _part(problem: Problem) -> Problem:
-    """Evenly spaced groups and columns of `problem`, statistics and all."""
-    groups, _, cols = problem.weight.shape
-    some = np.linspace(0, groups - 1, min(groups, GROUPS)).astype(int)
-    columns = np.linspace(0, cols - 1, min(cols, max(1, COLUMNS // len(some)))).astype(int)
-    stats = problem.stats
-    if stats is not None and len(some) < groups:
-        stats = replace(_groups(stats, some), half=_groups(stats.half, some) if stats.half else None)
-    return replace(problem, weight=problem.weight[some][:, :, columns], stats=stats)
-
-
-def _groups(stats: InputStats, some: np.ndarray) -> InputStats:
-    return InputStats(stats.mean[some], stats.gram[some], stats.count)
+    The bias is ``error mean`` of `seen` if `centred`, 0 otherwise.
+    """
+    wide = error.astype(np.float64)
+    total = (wide * (wide @ xp.asarray(unseen.gram))).sum(axis=(1, 2))
+    if not centred:
+        return total
+    bias = (wide @ xp.asarray(seen.mean)[:, :, None])[:, :, 0]
+    shift = (wide @ xp.asarray(unseen.mean)[:, :, None])[:, :, 0]
+    return total + (bias * bias - 2 * bias * shift).sum(axis=1)

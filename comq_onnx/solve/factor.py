@@ -8,11 +8,15 @@ adding errors forward along the rows of that factor gives the same wishes (QuIP,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from comq_onnx.backends.protocol import Array, Backend
 from comq_onnx.solve.pose import Posed
 
+ONE_BY_ONE = 64
+"""Matrices larger than this are reordered by whole rows and then columns, smaller ones in one go."""
 TRIES = 8
 """Damping grows tenfold at each failed factorisation: from 1e-9 it is past 0.1 after eight."""
 
@@ -21,67 +25,87 @@ TRIES = 8
 class Ordered:
     """A posed problem with its rows in the order of visit."""
 
-    order: np.ndarray
+    order: Array
     """``(G, K)``: row visited at each turn"""
-    weight: np.ndarray
-    """``(G, K, M)``"""
-    gram: np.ndarray
+    gram: Array
     """``(G, K, K)``, damped; rows and columns of dead inputs are 0"""
-    coupling: np.ndarray
+    coupling: Array
     """``(G, K, K)``, strictly upper: ``U[j, i] / U[i, i]``"""
-    block_of: np.ndarray
+    block_of: Array
     """``(G, K)``"""
+    natural: Array | None
+    """`gram` in natural order, where a column has several scales: their refit needs it"""
     note: str
 
-    def as_type(self, dtype: type) -> "Ordered":
-        weight, gram, coupling = (a.astype(dtype) for a in (self.weight, self.gram, self.coupling))
-        return Ordered(self.order, weight, gram, coupling, self.block_of, self.note)
+    def part(self, groups: slice) -> "Ordered":
+        """Some groups, no columns: a piece brings its own weights."""
+        natural = None if self.natural is None else self.natural[groups]
+        gram, coupling_ = self.gram[groups], self.coupling[groups]
+        return Ordered(self.order[groups], gram, coupling_, self.block_of[groups], natural, self.note)
 
 
-def ordered(posed: Posed, damping: np.ndarray) -> Ordered:
+def ordered(posed: Posed, damping: Array, backend: Backend) -> Ordered:
     """Rows by falling diag(Gram), with ``damping * mean(diag)`` added to the diagonal of live inputs.
 
     `damping` is ``(G,)``; it is raised where a Gram is not positive definite with it.
     """
-    diagonal = np.diagonal(posed.gram, axis1=1, axis2=2)
-    order = np.argsort(-diagonal, axis=1, kind="stable")
-    gram = np.take_along_axis(np.take_along_axis(posed.gram, order[:, :, None], 1), order[:, None, :], 2)
-    live = np.take_along_axis(posed.live, order, 1)
-    gram, coupling, used = _factored(gram, live, damping)
-    raised = used > damping
-    note = f"the Gram is singular: damping raised to {used.max():.1e}" if raised.any() else ""
-    weight = np.take_along_axis(posed.weight, order[:, :, None], 1)
-    return Ordered(order, weight, gram, coupling, np.take_along_axis(posed.block_of, order, 1), note)
+    xp = posed.xp
+    order = falling(posed.diagonal, xp)
+    gram = reordered(posed.gram, order, xp)
+    live = xp.take_along_axis(posed.live, order, 1)
+    gram, coupling_, used = _factored(gram, live, xp.asarray(damping), backend)
+    raised = used > xp.asarray(damping)
+    note = f"the Gram is singular: damping raised to {float(used.max()):.1e}" if bool(raised.any()) else ""
+    block_of = xp.ascontiguousarray(xp.take_along_axis(posed.block_of, order, 1))
+    several = posed.block < posed.weight.shape[2]
+    natural = add_diagonal(posed.gram, used[:, None] * posed.live, xp) if several else None
+    return Ordered(order, gram, coupling_, block_of, natural, note)
 
 
-def restored(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """``(G, K, M)`` in the order of visit, back in natural order."""
-    result = np.empty_like(values)
-    np.put_along_axis(result, order[:, :, None], values, axis=1)
-    return result
+def falling(diagonal: Array, xp: Any) -> Array:
+    """``(G, K)``: the rows by falling diagonal; equal ones, and so the dead, in natural order."""
+    return xp.argsort(-diagonal, axis=1, kind="stable")
 
 
-def _factored(gram: np.ndarray, live: np.ndarray, damping: np.ndarray) -> tuple[np.ndarray, ...]:
+def reordered(gram: Array, order: Array, xp: Any) -> Array:
+    """``(G, K, K)`` with rows and columns in `order`."""
+    if gram.shape[1] > ONE_BY_ONE:
+        return xp.stack([matrix[rows][:, rows] for matrix, rows in zip(gram, order, strict=True)])
+    group = xp.arange(len(gram))[:, None, None]
+    return gram[group, order[:, :, None], order[:, None, :]]
+
+
+def visited(values: Array, order: Array, xp: Any) -> Array:
+    """``(G, M, K)`` in natural order, in the order of visit."""
+    return xp.take_along_axis(values, order[:, None, :], axis=2)
+
+
+def restored(values: Array, order: Array, xp: Any) -> Array:
+    """``(G, M, K)`` in the order of visit, back in natural order."""
+    return xp.take_along_axis(values, xp.argsort(order, axis=1)[:, None, :], axis=2)
+
+
+def _factored(gram: Array, live: Array, damping: Array, backend: Backend) -> tuple[Array, Array, Array]:
     """Damped Gram, its coupling, and the damping it took to be positive definite, ``(G,)``."""
-    used = damping
-    for _ in range(TRIES):
-        damped = _add_diagonal(gram, used[:, None] * live)
+    xp, used = backend.xp, damping
+    for attempt in range(TRIES + 1):
+        damped = add_diagonal(gram, used[:, None] * live, xp)
         try:
-            return damped, coupling(_add_diagonal(damped, ~live)), used
+            return damped, coupling(add_diagonal(damped, ~live, xp), backend), used
         except np.linalg.LinAlgError:
-            used = np.maximum(10 * used, 1e-9)
-    damped = _add_diagonal(gram, live * 1.0)
-    return damped, coupling(_add_diagonal(damped, ~live)), np.ones_like(damping)
+            used = xp.maximum(10 * used, 1e-9) if attempt + 1 < TRIES else xp.ones_like(used)
+    raise np.linalg.LinAlgError("a Gram with its own mean diagonal added is not positive definite")
 
 
-def _add_diagonal(gram: np.ndarray, values: np.ndarray) -> np.ndarray:
+def add_diagonal(gram: Array, values: Array, xp: Any) -> Array:
+    """A copy of `gram` ``(G, K, K)`` with `values` ``(G, K)`` added to its diagonal."""
     result = gram.copy()
-    rows = np.arange(gram.shape[1])
+    rows = xp.arange(gram.shape[1])
     result[:, rows, rows] += values
     return result
 
 
-def coupling(gram: np.ndarray) -> np.ndarray:
+def coupling(gram: Array, backend: Backend) -> Array:
     """``U[j, i] / U[i, i]`` of ``gram = U U^T``, strictly upper, ``(G, K, K)``.
 
     Raises
@@ -89,6 +113,10 @@ def coupling(gram: np.ndarray) -> np.ndarray:
     numpy.linalg.LinAlgError
         Where a Gram is not positive definite.
     """
-    lower = np.linalg.cholesky(gram[:, ::-1, ::-1])
-    upper = lower[:, ::-1, ::-1]
-    return np.triu(upper / np.diagonal(upper, axis1=1, axis2=2)[:, None, :], 1)
+    xp = backend.xp
+    lower = backend.cholesky(xp.ascontiguousarray(gram[:, ::-1, ::-1]))
+    pivots = xp.diagonal(lower, axis1=1, axis2=2)
+    if not bool((xp.isfinite(pivots) & (pivots > 0)).all()):
+        raise np.linalg.LinAlgError("a pivot is not a positive number")
+    upper = (lower / pivots[:, None, :])[:, ::-1, ::-1]
+    return xp.triu(upper, 1)

@@ -3,25 +3,30 @@
 The scale is searched once, weighted by diag(Gram), and never refitted.
 """
 
-import numpy as np
-
-from comq_onnx.backends.protocol import Backend
+from comq_onnx.backends.engine import Engine
 from comq_onnx.solve.descent import Columns
-from comq_onnx.solve.factor import ordered, restored
+from comq_onnx.solve.factor import ordered, restored, visited
+from comq_onnx.solve.panels import by_pieces
 from comq_onnx.solve.pose import Posed
-from comq_onnx.solve.rtn import nearest_steps
+from comq_onnx.solve.rtn import Rounded, nearest_steps
 from comq_onnx.solve.scales import bounds, searched
 
 DAMPING = 0.01
 """Part of mean(diag Gram): the paper's value."""
 
 
-def solve(posed: Posed, backend: Backend) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
-    """Steps ``(G, K, M)``, stored scales, zero points, and a note."""
-    scale, zero = searched(posed)
-    scale = posed.stored(scale)
-    problem = ordered(posed, np.full(len(posed.live), DAMPING))
-    columns = Columns(problem.weight, scale, *bounds(zero, posed.grid))
-    p = backend.feedback(problem.coupling, problem.weight, columns.steps(problem.block_of))
-    p = np.where(posed.live[:, :, None], restored(p, problem.order), nearest_steps(posed, scale, zero))
-    return p, scale, zero, problem.note
+def solve(posed: Posed, engine: Engine) -> tuple[Rounded, str]:
+    """Steps ``(G, M, K)``, stored scales, zero points; and a note."""
+    xp, backend = posed.xp, engine.backend
+    problem = ordered(posed, xp.full(len(posed.live), DAMPING), backend)
+
+    def piece(part: Posed, groups: slice) -> Rounded:
+        scale, zero = searched(part, backend)
+        scale, here = part.stored(scale), problem.part(groups)
+        columns = Columns(visited(part.weight, here.order, xp), scale, *bounds(zero, part))
+        p = backend.feedback(here.coupling, columns.p, columns.steps(here.block_of))
+        p = restored(p, here.order, xp)
+        return xp.where(part.live[:, None], p, nearest_steps(part, scale, zero)), scale, zero
+
+    p, scale, zero = by_pieces(posed, engine, piece)
+    return (p, scale, zero), problem.note

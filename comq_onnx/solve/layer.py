@@ -2,17 +2,26 @@
 
 import numpy as np
 
-from comq_onnx.backends import numpy_
+from comq_onnx.backends.engine import Engine, cpu_engine, single_threaded_blas
+from comq_onnx.backends.protocol import Array
 from comq_onnx.grid import dequantize
-from comq_onnx.records import InputStats, Problem, Quality, Solution
+from comq_onnx.records import Layout, Problem, Solution
 from comq_onnx.solve import comq, gptq, paper, rtn
 from comq_onnx.solve.damping import chosen
-from comq_onnx.solve.pose import Posed, pose, second_moment
+from comq_onnx.solve.effort import EFFORTS, settings_for
+from comq_onnx.solve.pose import Posed, pose
+from comq_onnx.solve.quality import Kind, Losses, measured
+from comq_onnx.solve.rtn import Rounded
+from comq_onnx.solve.spectrum import FLOOR, corrected
 
+SMALL_PIECES = 8
+"""Pieces (`Engine.cells`) up to which a layer counts as small."""
 SOLVERS = ("rtn", "gptq", "comq-paper", "comq")
 
 
-def solve_layer(problem: Problem, solver: str, compensate: bool) -> Solution:
+def solve_layer(
+    problem: Problem, solver: str, compensate: bool, effort: str = "normal", engine: Engine | None = None
+) -> Solution:
     """Codes, scales and compensating bias of one layer.
 
     Parameters
@@ -25,33 +34,58 @@ def solve_layer(problem: Problem, solver: str, compensate: bool) -> Solution:
     compensate
         Fold the bias ``mean^T (W - W')`` that is best for the codes and the scales as stored. Without
         activations there is no mean and so no bias.
+    effort
+        ``"fast"``, ``"normal"`` or ``"max"``: how long ``comq`` searches.
+    engine
+        What computes; the CPU on all cores where it is None.
 
     Raises
     ------
     ValueError
-        Where `solver` is none of `SOLVERS`, or shapes disagree.
+        Where `solver` or `effort` is unknown, or shapes disagree.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {SOLVERS}, not {solver!r}")
+    if effort not in EFFORTS:
+        raise ValueError(f"effort must be one of {tuple(EFFORTS)}, not {effort!r}")
     _check(problem)
+    engine = engine or cpu_engine()
     centred = compensate and solver == "comq"
-    posed = pose(problem, centred)
-    p, scale, zero, note = _run(problem, posed, solver, centred)
-    p, scale, zero = _unposed(posed, p, scale, zero)
-    return _solution(problem, (p, scale, zero), compensate, "; ".join(filter(None, (posed.note, note))))
+    with single_threaded_blas():
+        posed = pose(problem, centred, engine.backend.xp)
+        answer, losses, note = _run(problem, posed, solver, centred, (effort, engine))
+        kind = Kind(centred, compensate and problem.stats is not None)
+        quality = measured(posed, answer, problem.stats, kind, engine, losses)
+    stored, bias = _unposed(posed, answer), None
+    if compensate and problem.stats is not None:
+        error = np.asarray(problem.weight, dtype=np.float64) - dequantize(*stored, problem.grid)
+        bias = np.einsum("gk,gkm->gm", _host(problem.stats.mean), error)
+    note = "; ".join(filter(None, (posed.note, note)))
+    return Solution(problem.grid, *stored, bias, quality, note)
 
 
 def _run(
-    problem: Problem, posed: Posed, solver: str, centred: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+    problem: Problem, posed: Posed, solver: str, centred: bool, how: tuple[str, Engine]
+) -> tuple[Rounded, Losses | None, str]:
+    effort, engine = how
     if solver == "rtn":
-        return (*rtn.solve(posed), "")
+        return rtn.solve(posed), None, ""
     if solver == "gptq":
-        return gptq.solve(posed, numpy_)
+        answer, note = gptq.solve(posed, engine)
+        return answer, None, note
     if solver == "comq-paper":
-        return (*paper.solve(posed, numpy_), "")
-    answer, note = comq.solve(posed, chosen(problem, posed, centred, numpy_), numpy_, comq.Settings())
-    return (*answer, note)
+        return paper.solve(posed, engine), None, ""
+    settings, stats = settings_for(effort, posed.weight.shape[2]), problem.stats
+    if settings.spectrum and stats is not None and stats.half is not None:
+        damping = posed.xp.full(len(posed.live), FLOOR)
+        return comq.solve(posed, damping, engine, settings, corrected(stats, posed, centred))
+    damping = chosen(stats, posed, centred, engine.backend)
+    return comq.solve(posed, damping, engine, settings)
+
+
+def is_small(layout: Layout, engine: Engine) -> bool:
+    """Whether a layer gives one thread little to do: better several at a time than cut in pieces."""
+    return max(layout.rows**2, layout.rows * layout.cols) * layout.groups <= SMALL_PIECES * engine.cells
 
 
 def _check(problem: Problem) -> None:
@@ -60,39 +94,20 @@ def _check(problem: Problem) -> None:
         raise ValueError(f"Gram {problem.stats.gram.shape} does not fit weight {problem.weight.shape}")
 
 
-def _unposed(
-    posed: Posed, p: np.ndarray, scale: np.ndarray, zero: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Codes, scales and zero points in the problem's own units and stored types."""
-    grid = posed.grid
-    scale = np.ldexp(scale, posed.exponent).astype(np.float32)
+def _unposed(posed: Posed, answer: Rounded) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Codes, scales and zero points in the problem's own units, layout and stored types."""
+    grid, (p, scale, zero) = posed.grid, answer
+    scale = np.ldexp(_host(scale).astype(np.float64), _host(posed.exponent))
+    scale = np.ascontiguousarray(scale.astype(np.float32).swapaxes(1, 2))
+    codes = _host(p)
     if zero is None:
-        return p.astype(grid.code_dtype), scale, None
-    rows, block = p.shape[1], posed.block
-    codes = p + np.repeat(zero, block, axis=1)[:, :rows]
-    return codes.astype(grid.code_dtype), scale, zero.astype(grid.code_dtype)
+        return np.ascontiguousarray(codes.astype(grid.code_dtype).swapaxes(1, 2)), scale, None
+    zero = _host(zero)
+    codes = codes + np.repeat(zero, posed.block, axis=2)[:, :, : codes.shape[2]]
+    codes, zero = (np.ascontiguousarray(v.astype(grid.code_dtype).swapaxes(1, 2)) for v in (codes, zero))
+    return codes, scale, zero
 
 
-def _solution(
-    problem: Problem, stored: tuple[np.ndarray, np.ndarray, np.ndarray | None], compensate: bool, note: str
-) -> Solution:
-    stats, weight = problem.stats, np.asarray(problem.weight, dtype=np.float64)
-    error = weight - dequantize(*stored, problem.grid)
-    bias = None
-    if compensate and stats is not None:
-        bias = np.einsum("gk,gkm->gm", stats.mean, error)
-    before = pose(Problem(weight, None, problem.grid, problem.scale_dtype), centred=False)
-    nearest = dequantize(*_unposed(before, *rtn.solve(before)), problem.grid)
-    quality = Quality(
-        signal=squared_output(weight, stats, centred=False),
-        rtn=squared_output(weight - nearest, stats, centred=False),
-        solved=squared_output(error, stats, centred=bias is not None),
-    )
-    return Solution(problem.grid, *stored, bias, quality, note)
-
-
-def squared_output(error: np.ndarray, stats: InputStats | None, centred: bool) -> float:
-    """``E ||error^T x||^2``, summed over groups and columns, or its variance part alone when `centred`."""
-    if stats is None:
-        return float(np.square(error).sum())
-    return max(float(np.vdot(error, second_moment(stats, centred) @ error)), 0.0)
+def _host(values: Array) -> np.ndarray:
+    """A NumPy array of what may lie on a GPU."""
+    return values.get() if hasattr(values, "get") else values

@@ -7,38 +7,45 @@ scale is searched, which the paper leaves to the user. No damping, no bias.
 
 from dataclasses import replace
 
-import numpy as np
-
-from comq_onnx.backends.protocol import Backend
-from comq_onnx.solve.descent import Columns, Task, after_refit, refit
+from comq_onnx.backends.engine import Engine
+from comq_onnx.backends.protocol import Array, Backend
+from comq_onnx.solve.descent import Columns, Task, refit, residual
 from comq_onnx.solve.factor import Ordered
+from comq_onnx.solve.panels import by_pieces
 from comq_onnx.solve.pose import Posed
-from comq_onnx.solve.rtn import nearest_steps
+from comq_onnx.solve.rtn import Rounded, nearest_steps
 from comq_onnx.solve.scales import bounds, searched
 
 SWEEPS = 4
 
 
-def solve(
-    posed: Posed, backend: Backend, sweeps: int = SWEEPS
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Steps ``(G, K, M)``, stored scales, zero points."""
-    scale, zero = searched(posed)
-    groups, rows, cols = posed.weight.shape
-    natural = np.broadcast_to(np.arange(rows), (groups, rows))
-    problem = Ordered(natural, posed.weight, posed.gram, posed.gram, posed.block_of, "")
-    pull = posed.gram @ posed.weight
-    task = Task(problem, posed.weight, pull, posed.block, cols if posed.tied else 0)
-    norms = np.sqrt(np.diagonal(posed.gram, axis1=1, axis2=2))
-    order = np.argsort(-norms[:, :, None] * np.abs(posed.weight), axis=1, kind="stable")
-    here = Columns(posed.weight, scale, *bounds(zero, posed.grid))
-    here = replace(here, p=posed.weight / here.steps(posed.block_of).spread(scale))
-    rest = np.zeros_like(posed.weight)
-    for _ in range(sweeps):
-        backend.sweep_ordered(posed.gram, rest, here.p, here.steps(posed.block_of), order)
-        fresh = refit(task, here, rest)
-        rest = after_refit(task, here, fresh, rest)
-        here = replace(here, scale=fresh)
-    scale = posed.stored(here.scale)
-    p = np.where(posed.live[:, :, None], here.p, nearest_steps(posed, scale, zero))
+def solve(posed: Posed, engine: Engine, sweeps: int = SWEEPS) -> Rounded:
+    """Steps ``(G, M, K)``, stored scales, zero points."""
+    p, scale, zero = by_pieces(posed, engine, lambda part, _: _columns(part, engine.backend, sweeps))
     return p, scale, zero
+
+
+def _columns(posed: Posed, backend: Backend, sweeps: int) -> Rounded:
+    xp, weight = posed.xp, posed.weight
+    groups, cols, rows = weight.shape
+    scale, zero = searched(posed, backend)
+    natural = xp.broadcast_to(xp.arange(rows), (groups, rows))
+    block_of = xp.ascontiguousarray(posed.block_of)
+    problem = Ordered(natural, posed.gram, posed.gram, block_of, posed.gram, "")
+    task = Task(problem, weight, weight @ posed.gram, posed.block, xp, cols if posed.tied else 0)
+    order = _greedy(posed)
+    here = Columns(weight, scale, *bounds(zero, posed))
+    here = replace(here, p=weight / here.steps(block_of).spread(scale))
+    rest = xp.zeros_like(weight)
+    for _ in range(sweeps):
+        backend.sweep_ordered(posed.gram, rest, here.p, here.steps(block_of), order)
+        here = replace(here, scale=refit(task, here, rest))
+        rest = residual(task, here)
+    scale = posed.stored(here.scale)
+    return xp.where(posed.live[:, None], here.p, nearest_steps(posed, scale, zero)), scale, zero
+
+
+def _greedy(posed: Posed) -> Array:
+    """``(G, M, K)``: the rows of each column by falling ``||x_i|| |w_ij|``."""
+    xp = posed.xp
+    return xp.argsort(-xp.sqrt(posed.diagonal)[:, None] * xp.abs(posed.weight), axis=2, kind="stable")

@@ -4,17 +4,28 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from backends.cuda_on_cpu import cuda_on_cpu_backend
 
-from comq_onnx.backends import numpy_
+from comq_onnx.backends import numba_, numpy_
+from comq_onnx.backends.engine import Engine
+from comq_onnx.backends.protocol import Backend
 from comq_onnx.grid import Grid
 from comq_onnx.records import InputStats, Problem
 
 MakeProblem = Callable[..., tuple[Problem, np.ndarray]]
 
 
-@pytest.fixture(params=[pytest.param(numpy_, id="numpy")])
-def backend(request: pytest.FixtureRequest):
-    return request.param
+BACKENDS = {"numpy": lambda: numpy_, "numba": lambda: numba_, "cuda-on-cpu": cuda_on_cpu_backend}
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return BACKENDS[request.param]()
+
+
+@pytest.fixture
+def engine(backend: Backend) -> Engine:
+    return Engine(backend, threads=1 if backend is numpy_ else 2)
 
 
 @pytest.fixture

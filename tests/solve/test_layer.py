@@ -204,6 +204,8 @@ def test_unknown_solvers_and_ill_fitting_grams_are_refused(make_problem) -> None
     problem, _ = make_problem(Grid(4))
     with pytest.raises(ValueError, match="solver"):
         solve_layer(problem, "adaround", True)
+    with pytest.raises(ValueError, match="effort"):
+        solve_layer(make_problem(Grid(4))[0], "comq", True, "heroic")
     with pytest.raises(ValueError, match="does not fit"):
         solve_layer(Problem(problem.weight[:, 1:], problem.stats, problem.grid), "rtn", True)
 

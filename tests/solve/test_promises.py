@@ -6,15 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Backend
 from comq_onnx.grid import Grid, dequantize, nearest
 from comq_onnx.records import InputStats, Problem, Solution
 from comq_onnx.solve import comq, paper, rtn
-from comq_onnx.solve.descent import Columns, Task, descend, loss
-from comq_onnx.solve.factor import ordered, restored
+from comq_onnx.solve.descent import Columns, descend, loss, residual, settle
+from comq_onnx.solve.effort import DEPTH, EFFORTS
+from comq_onnx.solve.factor import ordered, restored, visited
 from comq_onnx.solve.layer import SOLVERS, solve_layer
 from comq_onnx.solve.pose import Posed, pose
 from comq_onnx.solve.scales import bounds, searched
+from comq_onnx.solve.scales import spread as spread_
 
 GRIDS = [
     Grid(4),
@@ -29,13 +32,15 @@ GRIDS = [
 
 
 def at_fixed_scales(posed: Posed, scale, zero, backend: Backend, damping: float = 0.0) -> np.ndarray:
-    """Steps of feedback rounding and sweeps at the given scales, in natural row order."""
-    problem = ordered(posed, np.full(len(posed.live), damping))
-    columns = Columns(problem.weight, scale, *bounds(zero, posed.grid))
-    task = Task(problem, problem.weight, problem.gram @ problem.weight, posed.block)
-    steps = columns.steps(problem.block_of)
-    started = replace(columns, p=backend.feedback(problem.coupling, task.weight, steps))
-    return restored(comq.finished(task, started, backend).p, problem.order)
+    """Steps ``(G, M, K)`` of feedback, sweeps and kicks at the given scales, in natural row order."""
+    problem = ordered(posed, np.full(len(posed.live), damping), backend)
+    task = comq.task_of(posed, problem)
+    columns = Columns(task.weight, scale, *bounds(zero, posed))
+    p = backend.feedback(problem.coupling, task.weight, columns.steps(problem.block_of))
+    columns = settle(task, replace(columns, p=p), backend)
+    picks = np.random.default_rng(0).random((EFFORTS["normal"].kicks, DEPTH))
+    backend.kick(problem.gram, residual(task, columns), columns.p, columns.steps(problem.block_of), picks)
+    return restored(columns.p, problem.order, np)
 
 
 def column_losses(problem: Problem, answer: Solution, centred: bool) -> np.ndarray:
@@ -52,22 +57,22 @@ def quadratic(stats: InputStats, error: np.ndarray, centred: bool) -> np.ndarray
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_no_single_code_change_lowers_the_loss(make_problem, backend: Backend, grid: Grid) -> None:
     posed = pose(make_problem(grid, groups=2, rows=40)[0], centred=True)
-    scale, zero = searched(posed)
-    lo, hi = bounds(zero, grid)
-    steps = Columns(posed.weight, scale, lo, hi).steps(posed.block_of)
+    scale, zero = searched(posed, backend)
     p = at_fixed_scales(posed, scale, zero, backend)
-    spread, low, high = (steps.spread(values) for values in (steps.scale, steps.lo, steps.hi))
+    spread, low, high = (
+        np.broadcast_to(spread_(values, posed), p.shape) for values in (scale, *bounds(zero, posed))
+    )
     assert ((p >= low) & (p <= high) & (p == np.rint(p))).all()
 
     def value(g: int, m: int, q: np.ndarray) -> float:
-        error = posed.weight[g, :, m] - spread[g, :, m] * q
+        error = posed.weight[g, m] - spread[g, m] * q
         return error @ posed.gram[g] @ error
 
-    for g, m in itertools.product(range(2), range(0, p.shape[2], 2)):
-        base = value(g, m, p[g, :, m])
+    for g, m in itertools.product(range(2), range(0, p.shape[1], 2)):
+        base = value(g, m, p[g, m])
         for i, code in itertools.product(range(40), range(-3, 4)):
-            other = p[g, :, m].copy()
-            other[i] = np.clip(other[i] + code, low[g, i, m], high[g, i, m])
+            other = p[g, m].copy()
+            other[i] = np.clip(other[i] + code, low[g, m, i], high[g, m, i])
             assert value(g, m, other) >= base * (1 - 1e-12)
 
 
@@ -80,14 +85,14 @@ def test_most_small_two_bit_problems_reach_the_brute_force_optimum(backend: Back
         weight = rng.normal(size=(1, 6, 2))
         stats = InputStats(x.mean(axis=1), x.swapaxes(1, 2) @ x / 32, 32)
         posed = pose(Problem(weight, stats, grid), centred=True)
-        scale, _ = searched(posed)
+        scale, _ = searched(posed, backend)
         p = at_fixed_scales(posed, scale, None, backend)
         best = 0.0
         for m in range(2):
-            errors = posed.weight[0, :, m] - scale[0, 0, m] * codes
+            errors = posed.weight[0, m] - scale[0, m, 0] * codes
             best += np.einsum("ni,ij,nj->n", errors, posed.gram[0], errors).min()
         error = posed.weight - scale * p
-        got = np.einsum("gkm,gkl,glm->", error, posed.gram, error)
+        got = np.einsum("gmk,gkl,gml->", error, posed.gram, error)
         assert got >= best * (1 - 1e-9)
         reached += got <= best * (1 + 1e-9)
     assert reached >= 0.6 * seeds, f"{reached} of {seeds}"
@@ -108,33 +113,29 @@ def literal_paper(x: np.ndarray, w: np.ndarray, scale: float, lo: int, hi: int, 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("rows", [24, 150])
-def test_comq_paper_is_the_literal_residual_form(
-    make_problem, backend: Backend, bits: int, rows: int
-) -> None:
+def test_comq_paper_is_the_literal_residual_form(make_problem, engine: Engine, bits: int, rows: int) -> None:
     problem, x = make_problem(Grid(bits), rows=rows, cols=4)
     posed = pose(problem, centred=False)
-    start, _ = searched(posed)
-    p, scale, _ = paper.solve(posed, backend)
+    start, _ = searched(posed, engine.backend)
+    p, scale, _ = paper.solve(posed, engine)
     for m in range(4):
-        column = posed.weight[0, :, m]
-        q, d = literal_paper(x[0], column, start[0, 0, m], posed.grid.lo, posed.grid.hi, paper.SWEEPS)
-        assert np.array_equal(p[0, :, m], q)
-        assert scale[0, 0, m] == pytest.approx(d, rel=1e-6)
+        column = posed.weight[0, m]
+        q, d = literal_paper(x[0], column, start[0, m, 0], posed.grid.lo, posed.grid.hi, paper.SWEEPS)
+        assert np.array_equal(p[0, m], q)
+        assert scale[0, m, 0] == pytest.approx(d, rel=1e-6)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_sweeps_and_refits_never_raise_the_loss(make_problem, backend: Backend, grid: Grid) -> None:
     posed = pose(make_problem(grid, groups=2, rows=40, seed=3)[0], centred=True)
     p, scale, zero = rtn.solve(posed)
-    problem = ordered(posed, np.zeros(len(posed.live)))
-    p = np.take_along_axis(p, problem.order[:, :, None], 1)
-    share = posed.weight.shape[2] if posed.tied else 0
-    task = Task(problem, problem.weight, problem.gram @ problem.weight, posed.block, share)
-    columns = Columns(p, scale, *bounds(zero, grid))
-    last = loss(task, columns)
+    problem = ordered(posed, np.zeros(len(posed.live)), backend)
+    task = comq.task_of(posed, problem)
+    columns = Columns(visited(p, problem.order, np), scale, *bounds(zero, posed))
+    last = loss(task, columns, residual(task, columns))
     for _ in range(8):
-        columns = descend(task, columns, backend, sweeps=1)
-        now = loss(task, columns)
+        columns, rest = descend(task, columns, backend, sweeps=1)
+        now = loss(task, columns, rest)
         worse = now.sum() > last.sum() * (1 + 1e-9) if posed.tied else (now > last * (1 + 1e-9)).any()
         assert not worse
         last = now
@@ -143,15 +144,16 @@ def test_sweeps_and_refits_never_raise_the_loss(make_problem, backend: Backend, 
 @pytest.mark.parametrize("compensate", [True, False])
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_comq_is_never_worse_than_rounding(make_problem, grid: Grid, seed: int, compensate: bool) -> None:
+def test_comq_is_never_worse_than_rounding(
+    make_problem, engine: Engine, grid: Grid, seed: int, compensate: bool
+) -> None:
     """Absmax and searched scale, with the same bias; per channel, or in total where all share one scale."""
     problem, _ = make_problem(grid, groups=2, rows=40, seed=seed, samples=20)
-    ours = column_losses(problem, solve_layer(problem, "comq", compensate), compensate)
-    plain = column_losses(problem, solve_layer(problem, "rtn", compensate), compensate)
+    ours = column_losses(problem, solve_layer(problem, "comq", compensate, engine=engine), compensate)
+    plain = column_losses(problem, solve_layer(problem, "rtn", compensate, engine=engine), compensate)
     posed = pose(problem, centred=compensate)
-    p, scale, _ = rtn.solve(posed, search=True)
-    steps = Columns(p, scale, *bounds(None, grid)).steps(posed.block_of)
-    error = np.ldexp(posed.weight - steps.spread(scale) * p, posed.exponent)
+    p, scale, _ = rtn.solve_searched(posed, engine.backend)
+    error = np.ldexp(posed.weight - spread_(scale, posed) * p, posed.exponent).swapaxes(1, 2)
     clever = quadratic(problem.stats, error, compensate)
     if posed.tied:
         ours, plain, clever = ours.sum(), plain.sum(), clever.sum()
@@ -164,11 +166,12 @@ def test_comq_is_never_worse_than_rounding(make_problem, grid: Grid, seed: int, 
 def test_fixed_scales_and_identity_gram_are_rounding(backend: Backend, grid: Grid, damping: float) -> None:
     weight = np.random.default_rng(0).normal(size=(2, 40, 6))
     posed = pose(Problem(weight, None, grid), centred=True)
-    scale, zero = searched(posed)
+    scale, zero = searched(posed, backend)
     p = at_fixed_scales(posed, scale, zero, backend, damping)
-    codes = nearest(posed.weight, scale, zero, grid).astype(float)
-    codes -= 0 if zero is None else np.repeat(zero, posed.block, axis=1)[:, :40]
-    assert np.array_equal(p, codes)
+    rows = [None if v is None else v.swapaxes(1, 2) for v in (posed.weight, scale, zero)]
+    codes = nearest(*rows, grid).astype(float)
+    codes -= 0 if zero is None else np.repeat(rows[2], posed.block, axis=1)[:, :40]
+    assert np.array_equal(p.swapaxes(1, 2), codes)
 
 
 @pytest.mark.parametrize("solver", ["gptq", "comq-paper", "comq"])

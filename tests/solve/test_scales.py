@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from comq_onnx.backends.protocol import Backend
 from comq_onnx.grid import Grid
 from comq_onnx.records import Problem
 from comq_onnx.solve.pose import pose, storable
@@ -18,7 +19,8 @@ def test_block_refit_is_least_squares_on_the_samples(make_problem, rows: int, bl
     blocks = -(-rows // block)
     p = np.rint(np.random.default_rng(0).normal(0.5, 0.5, weight.shape) + 4 * weight)
     old = np.full((2, blocks, weight.shape[2]), 0.2)
-    fresh = block_refit(gram, weight, p, old, block)
+    pull = weight.swapaxes(1, 2) @ gram
+    fresh = block_refit(gram, pull, p.swapaxes(1, 2), old.swapaxes(1, 2), block).swapaxes(1, 2)
     for g, m in np.ndindex(2, weight.shape[2]):
         parts = np.stack(
             [x[g][:, s : s + block] @ p[g, s : s + block, m] for s in range(0, rows, block)], axis=1
@@ -35,7 +37,8 @@ def test_block_refit_stays_positive_and_never_loses(make_problem) -> None:
     p = rng.integers(-8, 8, problem.weight.shape).astype(float)
     p[:, :16, 0] = 0
     old = rng.uniform(0.05, 0.3, (1, 3, problem.weight.shape[2]))
-    fresh = block_refit(problem.stats.gram, problem.weight, p, old, 16)
+    pull = problem.weight.swapaxes(1, 2) @ problem.stats.gram
+    fresh = block_refit(problem.stats.gram, pull, p.swapaxes(1, 2), old.swapaxes(1, 2), 16).swapaxes(1, 2)
     assert (fresh > 0).all()
     assert fresh[0, 0, 0] == old[0, 0, 0]
     for m in range(problem.weight.shape[2]):
@@ -47,33 +50,35 @@ def test_block_refit_stays_positive_and_never_loses(make_problem) -> None:
 
 
 def test_ratio_refit_keeps_what_it_cannot_improve() -> None:
-    scale = np.full((1, 1, 4), 0.5)
-    fresh = ratio_refit(scale, np.array([[2.0, -1.0, 0.0, 1.0]]), np.array([[4.0, 1.0, 0.0, 0.0]]))
-    assert fresh[0, 0].tolist() == [0.5, 0.5, 0.5, 0.5]
-    assert ratio_refit(scale, np.full((1, 4), 3.0), np.full((1, 4), 4.0))[0, 0, 0] == 0.75
+    scale = np.full((1, 4, 1), 0.5)
+    fresh = ratio_refit(scale, np.array([[2.0, -1.0, 0.0, 1.0]]), np.array([[4.0, 1.0, 0.0, 0.0]]), 0, np)
+    assert fresh[0, :, 0].tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert ratio_refit(scale, np.full((1, 4), 3.0), np.full((1, 4), 4.0), 0, np)[0, 0, 0] == 0.75
 
 
 def test_ratio_refit_pools_columns_that_share_a_scale() -> None:
     top, bottom = np.array([[1.0, 3.0, 8.0, 8.0]]), np.array([[2.0, 2.0, 1.0, 3.0]])
-    assert ratio_refit(np.ones((1, 1, 4)), top, bottom, share=2)[0, 0].tolist() == [1.0, 1.0, 4.0, 4.0]
+    assert ratio_refit(np.ones((1, 4, 1)), top, bottom, 2, np)[0, :, 0].tolist() == [1.0, 1.0, 4.0, 4.0]
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("granularity", ["channel", "tensor", "block"])
-def test_search_beats_absmax_in_the_weighted_error(make_problem, bits, symmetric, granularity) -> None:
+def test_search_beats_absmax_in_the_weighted_error(
+    make_problem, backend: Backend, bits, symmetric, granularity
+) -> None:
     grid = Grid(bits, symmetric, granularity, 16 if granularity == "block" else 0)
     posed = pose(make_problem(grid, groups=2, rows=40)[0], centred=True)
-    diagonal = np.diagonal(posed.gram, axis1=1, axis2=2)[:, :, None]
+    diagonal = np.diagonal(posed.gram, axis1=1, axis2=2)[:, None]
 
     def total(scale: np.ndarray, zero: np.ndarray | None) -> float:
         size = posed.block
-        d = np.repeat(scale, size, axis=1)[:, :40]
-        z = 0.0 if zero is None else np.repeat(zero, size, axis=1)[:, :40]
+        d = np.repeat(scale, size, axis=2)[:, :, :40]
+        z = 0.0 if zero is None else np.repeat(zero, size, axis=2)[:, :, :40]
         back = d * (np.clip(np.rint(posed.weight / d) + z, grid.lo, grid.hi) - z)
         return float((diagonal * (posed.weight - back) ** 2).sum())
 
-    scale, zero = searched(posed)
+    scale, zero = searched(posed, backend)
     assert (scale > 0).all()
     assert total(scale, zero) <= total(*absmax(posed, live_only=True)) * (1 + 1e-12)
     if zero is None:
@@ -86,12 +91,12 @@ def test_absmax_by_hand() -> None:
     weight = np.array([[[0.7, -3.0], [-1.4, 1.5], [0.1, 0.0]]])
     symmetric = pose(Problem(weight, None, Grid(4)), centred=False)
     scale, _ = absmax(symmetric, live_only=False)
-    np.testing.assert_allclose(np.ldexp(scale, symmetric.exponent)[0, 0], [1.4 / 7, 3.0 / 7])
+    np.testing.assert_allclose(np.ldexp(scale, symmetric.exponent)[0, :, 0], [1.4 / 7, 3.0 / 7])
     lopsided = pose(Problem(weight, None, Grid(4, symmetric=False)), centred=False)
     scale, zero = absmax(lopsided, live_only=False)
-    np.testing.assert_allclose(np.ldexp(scale, lopsided.exponent)[0, 0], [2.1 / 15, 4.5 / 15])
+    np.testing.assert_allclose(np.ldexp(scale, lopsided.exponent)[0, :, 0], [2.1 / 15, 4.5 / 15])
     assert zero is not None
-    assert zero[0, 0].tolist() == [10.0, 10.0]
+    assert zero[0, :, 0].tolist() == [10.0, 10.0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,357 @@
+"""The loops of `protocol` compiled for the CPU by numba: one column at a time, what does not change skipped.
+
+A column, its residual and its steps are contiguous and stay in the first caches; after rounding with feedback
+few codes of a column change in a sweep, and only those cost a pass over a Gram row. Rounding with feedback
+itself changes every code, so it is blocked: the compiled loop inside a block of rows, a matrix product behind
+it. Kernels hold no lock, so columns may be cut over threads, and no value depends on how they were cut.
+"""
+
+# The checker sees the bodies of numba's intrinsics and not the functions they become.
+# pyright: reportCallIssue=false
+
+import numba
+import numpy as np
+import scipy.linalg
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from comq_onnx.backends.numpy_ import GAIN, REPAIRS, STILL
+from comq_onnx.backends.protocol import Steps
+
+xp = np
+
+ROWS_PER_BLOCK = 32
+"""Rows between two matrix products in `feedback`."""
+NEVER = 1e30
+"""A threshold that no residual reaches, for rows that count for nothing."""
+LANES = 16
+"""Rows looked at together when a sweep searches for one that moves: a vector of float32."""
+
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+# Sums of many terms are vectorised, in an order that depends on the processor and on nothing else.
+_summing = numba.njit(
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+    fastmath={"reassoc", "contract", "nnan", "ninf", "nsz", "arcp"},
+)
+
+
+@intrinsic
+def _nearest(_context, value):
+    """`numpy.rint` as an instruction: NumPy's own is a call, and loops with calls are not vectorised."""
+
+    def generate(_, builder, __, arguments):
+        function = builder.module.declare_intrinsic("llvm.rint", [arguments[0].type])
+        return builder.call(function, arguments)
+
+    return value(value), generate
+
+
+@intrinsic
+def _any_beyond(_context, rest, up, down, start):
+    """Whether one of the `LANES` residuals from `start` on is above `up` or below `down`.
+
+    As vector instructions: the compiler keeps such a loop with its early answer scalar, and sweeps that move
+    little do nothing else.
+    """
+
+    def generate(context, builder, signature, arguments):
+        array, *_ = signature.args
+        vector = ir.VectorType(context.get_data_type(array.dtype), LANES)
+
+        def load(kind, value):
+            first = builder.gep(context.make_array(kind)(context, builder, value).data, [arguments[3]])
+            return builder.load(
+                builder.bitcast(first, ir.PointerType(vector)), align=array.dtype.bitwidth // 8
+            )
+
+        here, top, bottom = (load(kind, v) for kind, v in zip(signature.args[:3], arguments[:3], strict=True))
+        above = builder.fcmp_ordered(">", here, top)
+        beyond = builder.or_(above, builder.fcmp_ordered("<", here, bottom))
+        bits = builder.bitcast(beyond, ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(rest, up, down, types.intp), generate
+
+
+def cholesky(gram: np.ndarray) -> np.ndarray:
+    """See `protocol.Backend.cholesky`; LAPACK without a copy to the other order of storage."""
+    if gram.shape[1] <= 64:
+        return np.linalg.cholesky(gram)
+    potrf = scipy.linalg.get_lapack_funcs("potrf", dtype=gram.dtype)
+    result = np.empty_like(gram)
+    for matrix, factor in zip(gram, result, strict=True):
+        np.copyto(factor, matrix)
+        # The transposed view of a symmetric matrix is the matrix itself, in LAPACK's order of storage.
+        _, info = potrf(factor.T, lower=0, overwrite_a=1, clean=0)
+        if info != 0:
+            raise np.linalg.LinAlgError(f"leading minor {info} is not positive")
+    return result
+
+
+def rounding_error(weight: np.ndarray, importance: np.ndarray, steps: Steps) -> np.ndarray:
+    """See `protocol.Backend.rounding_error`."""
+    starts = np.flatnonzero(np.diff(steps.block_of[0], prepend=-1, append=-1))
+    out = np.empty(steps.scale.shape, weight.dtype)
+    _rounding_error(weight, importance, steps.scale, steps.lo, steps.hi, starts, out)
+    return out
+
+
+@_summing
+def _rounding_error(weight, importance, scale, lo, hi, starts, out):
+    groups, cols, _ = weight.shape
+    same = lo.size == 1
+    for g in range(groups):
+        for b in range(len(starts) - 1):
+            # Slices, because an index that might be negative keeps a loop from being vectorised.
+            h = importance[g, starts[b] : starts[b + 1]]
+            for m in range(cols):
+                w = weight[g, m, starts[b] : starts[b + 1]]
+                d = scale[g, m, b]
+                low = lo[0, 0, 0] if same else lo[g, m, b]
+                high = hi[0, 0, 0] if same else hi[g, m, b]
+                total, inverse = d * 0, 1 / d
+                for k in range(len(w)):
+                    error = w[k] - d * min(max(_nearest(w[k] * inverse), low), high)
+                    total += h[k] * error * error
+                out[g, m, b] = total
+
+
+def feedback(coupling: np.ndarray, weight: np.ndarray, steps: Steps) -> np.ndarray:
+    """See `protocol.Backend.feedback`."""
+    rows = weight.shape[2]
+    goal, error, p = weight.copy(), weight.copy(), np.empty_like(weight)
+    for start in range(0, rows, ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, rows)
+        _feedback(coupling, goal, error, p, steps.scale, steps.lo, steps.hi, steps.block_of, start, stop)
+        if stop < rows:
+            goal[:, :, stop:] += error[:, :, start:stop] @ coupling[:, start:stop, stop:]
+    return p
+
+
+@_compiled
+def _feedback(coupling, goal, error, p, scale, lo, hi, block_of, start, stop):
+    """Round the rows of one block; `error` holds the weights on entry."""
+    groups, cols, _ = goal.shape
+    same = lo.size == 1
+    for g in range(groups):
+        for m in range(cols):
+            wish = goal[g, m]
+            for i in range(start, stop):
+                b = block_of[g, i] if scale.shape[2] > 1 else 0
+                d = scale[g, m, b]
+                low = lo[0, 0, 0] if same else lo[g, m, b]
+                high = hi[0, 0, 0] if same else hi[g, m, b]
+                step = min(max(_nearest(wish[i] / d), low), high)
+                p[g, m, i] = step
+                miss = error[g, m, i] - d * step
+                error[g, m, i] = miss
+                row, rest = coupling[g, i, i + 1 : stop], wish[i + 1 : stop]
+                for j in range(len(rest)):
+                    rest[j] += miss * row[j]
+
+
+def descend(
+    gram: np.ndarray,
+    pull: np.ndarray,
+    residual: np.ndarray,
+    p: np.ndarray,
+    steps: Steps,
+    sweeps: int,
+    refit: bool,
+) -> np.ndarray:
+    """See `protocol.Backend.descend`."""
+    moved = np.zeros(p.shape[:2], dtype=np.bool_)
+    _descend(gram, pull, residual, p, steps.scale, steps.lo, steps.hi, steps.block_of, sweeps, refit, moved)
+    return moved
+
+
+@_compiled
+def _descend(gram, pull, residual, p, scale, lo, hi, block_of, sweeps, refit, ever):
+    groups, cols, rows = p.shape
+    d = np.empty(rows, p.dtype)
+    low = np.empty(rows, p.dtype)
+    high = np.empty(rows, p.dtype)
+    up = np.empty(rows, p.dtype)
+    down = np.empty(rows, p.dtype)
+    for g in range(groups):
+        diagonal = _diagonal(gram[g])
+        for m in range(cols):
+            rest, codes = residual[g, m], p[g, m]
+            _cells(scale, lo, hi, block_of, g, m, d, low, high)
+            for _ in range(sweeps):
+                _thresholds(codes, d, low, high, diagonal, up, down)
+                moved, _ = _sweep(gram[g], diagonal, rest, codes, d, low, high, up, down)
+                ever[g, m] |= moved
+                turned = False
+                if refit:
+                    old = d[0]
+                    fresh = _best_scale(codes, pull[g, m], rest, old)
+                    ratio = fresh / old
+                    turned = abs(ratio - 1) > STILL
+                    if turned:
+                        for k in range(rows):
+                            rest[k] = pull[g, m, k] - ratio * (pull[g, m, k] - rest[k])
+                        d[:] = fresh
+                        scale[g, m, 0] = fresh
+                if not (moved or turned):
+                    break
+
+
+@_compiled
+def _diagonal(gram):
+    result = np.empty(len(gram), gram.dtype)
+    for k in range(len(gram)):
+        result[k] = gram[k, k]
+    return result
+
+
+@_compiled
+def _cells(scale, lo, hi, block_of, g, m, d, low, high):
+    """Scale and bounds of every row of one column."""
+    same, single = lo.size == 1, scale.shape[2] == 1
+    for k in range(len(d)):
+        b = 0 if single else block_of[g, k]
+        d[k] = scale[g, m, b]
+        low[k] = lo[0, 0, 0] if same else lo[g, m, b]
+        high[k] = hi[0, 0, 0] if same else hi[g, m, b]
+
+
+@_compiled
+def _thresholds(codes, d, low, high, diagonal, up, down):
+    """Residuals beyond which each row moves; out of reach where it cannot move or counts for nothing."""
+    for k in range(len(d)):
+        _threshold(k, codes, d, low, high, diagonal, up, down)
+
+
+@_compiled
+def _threshold(k, codes, d, low, high, diagonal, up, down):
+    half = d[k] * diagonal[k] * d.dtype.type(0.5)
+    up[k] = half if codes[k] < high[k] and half > 0 else NEVER
+    down[k] = -half if codes[k] > low[k] and half > 0 else -NEVER
+
+
+@_compiled
+def _sweep(gram, diagonal, rest, codes, d, low, high, up, down):
+    """One sweep of one column: whether a code moved, and the change of the loss."""
+    rows = len(codes)
+    moved, change = False, 0.0
+    for start in range(0, rows, LANES):
+        stop = min(start + LANES, rows)
+        if stop - start == LANES and not _any_beyond(rest, up, down, start):
+            continue
+        for i in range(start, stop):
+            if rest[i] > up[i] or rest[i] < down[i]:
+                old = codes[i]
+                step = old + _nearest(rest[i] / (diagonal[i] * d[i]))
+                codes[i] = min(max(step, low[i]), high[i])
+                if codes[i] != old:
+                    moved = True
+                    change += _move(gram[i], diagonal[i], rest, i, d[i] * (codes[i] - old))
+                    _threshold(i, codes, d, low, high, diagonal, up, down)
+    return moved, change
+
+
+@_compiled
+def _move(row, diagonal, rest, i, amount):
+    """Add `amount` to weight i of a column: the residual follows. Returns the change of the loss."""
+    change = amount * (amount * diagonal - 2 * rest[i])
+    for j in range(len(rest)):
+        rest[j] -= amount * row[j]
+    return np.float64(change)
+
+
+@_summing
+def _best_scale(codes, pull, rest, old):
+    top, slack = 0.0, 0.0
+    for k in range(len(codes)):
+        top += codes[k] * pull[k]
+        slack += codes[k] * rest[k]
+    bottom = (top - slack) / old
+    if not (bottom > 0 and top > 0):
+        return old
+    fresh = codes.dtype.type(top / bottom)
+    return fresh if fresh > 0 and np.isfinite(fresh) else old
+
+
+def kick(gram: np.ndarray, residual: np.ndarray, p: np.ndarray, steps: Steps, picks: np.ndarray) -> None:
+    """See `protocol.Backend.kick`."""
+    _kick(gram, residual, p, steps.scale, steps.lo, steps.hi, steps.block_of, picks)
+
+
+@_compiled
+def _kick(gram, residual, p, scale, lo, hi, block_of, picks):
+    groups, cols, rows = p.shape
+    d = np.empty(rows, p.dtype)
+    low = np.empty(rows, p.dtype)
+    high = np.empty(rows, p.dtype)
+    up = np.empty(rows, p.dtype)
+    down = np.empty(rows, p.dtype)
+    kept_up = np.empty(rows, p.dtype)
+    kept_down = np.empty(rows, p.dtype)
+    rest = np.empty(rows, p.dtype)
+    codes = np.empty(rows, p.dtype)
+    for g in range(groups):
+        diagonal = _diagonal(gram[g])
+        live = (diagonal > 0).sum()
+        if live == 0:
+            continue
+        for m in range(cols):
+            _cells(scale, lo, hi, block_of, g, m, d, low, high)
+            _thresholds(p[g, m], d, low, high, diagonal, kept_up, kept_down)
+            floor = GAIN * d[0] * d[0] * diagonal[0]
+            for turn in range(len(picks)):
+                rest[:] = residual[g, m]
+                codes[:] = p[g, m]
+                up[:] = kept_up
+                down[:] = kept_down
+                change = 0.0
+                for pick in picks[turn]:
+                    i = int(pick * live)
+                    step = 1 if rest[i] > 0 else -1
+                    if codes[i] + step > high[i] or codes[i] + step < low[i]:
+                        step = -step
+                    if codes[i] + step > high[i] or codes[i] + step < low[i]:
+                        continue
+                    codes[i] += step
+                    change += _move(gram[g, i], diagonal[i], rest, i, d[i] * step)
+                    _threshold(i, codes, d, low, high, diagonal, up, down)
+                for _ in range(REPAIRS):
+                    moved, gained = _sweep(gram[g], diagonal, rest, codes, d, low, high, up, down)
+                    change += gained
+                    if not moved:
+                        break
+                if change < -floor:
+                    residual[g, m] = rest
+                    p[g, m] = codes
+                    kept_up[:] = up
+                    kept_down[:] = down
+
+
+def sweep_ordered(
+    gram: np.ndarray, residual: np.ndarray, p: np.ndarray, steps: Steps, order: np.ndarray
+) -> None:
+    """See `protocol.Backend.sweep_ordered`."""
+    _sweep_ordered(gram, residual, p, steps.scale, steps.lo, steps.hi, steps.block_of, order)
+
+
+@_compiled
+def _sweep_ordered(gram, residual, p, scale, lo, hi, block_of, order):
+    groups, cols, rows = p.shape
+    d = np.empty(rows, p.dtype)
+    low = np.empty(rows, p.dtype)
+    high = np.empty(rows, p.dtype)
+    for g in range(groups):
+        diagonal = _diagonal(gram[g])
+        for m in range(cols):
+            rest, codes = residual[g, m], p[g, m]
+            _cells(scale, lo, hi, block_of, g, m, d, low, high)
+            for i in order[g, m]:
+                slope = rest[i] / (diagonal[i] * d[i]) if diagonal[i] > 0 else 0.0
+                old = codes[i]
+                step = min(max(_nearest(old + slope), low[i]), high[i])
+                if step != old:
+                    codes[i] = step
+                    _move(gram[g, i], diagonal[i], rest, i, d[i] * (step - old))

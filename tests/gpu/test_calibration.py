@@ -1,0 +1,76 @@
+"""Activations from the CUDA execution provider, taken by CuPy without a copy, and their sums on the GPU."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from comq_onnx.backends.cupy_ import CudaBackend
+from comq_onnx.errors import ComqError
+from comq_onnx.run.session import Session, SessionOptions, open_session
+from comq_onnx.stats.device_gram import DeviceGramSum
+from comq_onnx.stats.gram import GramSum
+
+WIDTH = 96
+
+
+def model() -> onnx.ModelProto:
+    weight = np.random.default_rng(0).normal(size=(32, WIDTH)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 32])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", WIDTH]) for name in "yz"],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+
+
+@pytest.fixture(scope="module")
+def session(gpu: CudaBackend) -> Session:
+    try:
+        return open_session(model(), SessionOptions(device="cuda:0"))
+    except ComqError as error:
+        pytest.skip(str(error))
+
+
+def batch(seed: int) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(seed).normal(size=(500, 32)).astype(np.float32)}
+
+
+def test_outputs_are_the_cpus(session: Session) -> None:
+    wanted = open_session(model()).run(batch(0))
+    for name, value in session.run(batch(0)).items():
+        np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-4)
+
+
+def test_outputs_stay_on_the_gpu(session: Session, gpu: CudaBackend) -> None:
+    plain = session.run(batch(0))
+    tensors = session.run_on_device(batch(0))
+    for name, tensor in tensors.items():
+        array = gpu.xp.asarray(tensor)
+        assert array.data.ptr == tensor.value.data_ptr()
+        assert np.array_equal(array.get(), plain[name])
+
+
+def test_an_array_keeps_its_memory_alive(session: Session, gpu: CudaBackend) -> None:
+    array = gpu.xp.asarray(session.run_on_device(batch(0), ["z"])["z"])
+    for seed in range(1, 20):
+        session.run_on_device(batch(seed))
+    assert np.array_equal(array.get(), session.run(batch(0), ["z"])["z"])
+
+
+def test_sums_are_those_for_the_cpu(session: Session, gpu: CudaBackend) -> None:
+    device, host = DeviceGramSum(1, WIDTH, gpu.xp), GramSum(1, WIDTH)
+    for seed in range(5):
+        array = gpu.xp.asarray(session.run_on_device(batch(seed), ["z"])["z"])
+        device.add(array[None])
+        host.add(array.get()[None])
+    got, wanted = device.stats(), host.stats()
+    assert got is not None
+    assert wanted is not None
+    np.testing.assert_allclose(got.mean, wanted.mean, rtol=1e-9, atol=1e-9)
+    spread = np.sqrt(np.diagonal(wanted.gram, axis1=1, axis2=2)) + 1e-9
+    assert (np.abs(got.gram - wanted.gram) <= 1e-6 * spread[:, :, None] * spread[:, None, :]).all()
+    assert np.array_equal(got.gram, got.gram.swapaxes(1, 2))
