@@ -27,7 +27,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, LayerReport, Problem, Skipped, Solution
 from comq_onnx.run.data import Calibration, open_calibration
 from comq_onnx.run.specs import input_specs
-from comq_onnx.solve.layer import is_small, solve_layer
+from comq_onnx.solve.layer import cost, solve_layer
 from comq_onnx.stats.collect import Collected, collect
 from comq_onnx.targets import TARGETS
 from comq_onnx.version import __version__
@@ -154,7 +154,10 @@ def survey(
     ready = load(plan_.prepared)
     calibration = open_calibration(data, input_specs(plan_.prepared), recipe, vocabulary(ready))
     told = partial(progress, "calibrate")
-    return Survey(plan_, calibration, collect(ready, plan_.layers, calibration, recipe, told))
+    engine = open_engine(recipe.device, recipe.threads)
+    device = recipe.device if recipe.device.startswith("cuda") else "cpu"
+    collected = collect(ready, plan_.layers, calibration, recipe, told, engine, device)
+    return Survey(plan_, calibration, collected)
 
 
 def finish(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Outcome:
@@ -177,15 +180,17 @@ def solve_all(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> S
         solution = solve(model, layer, stats, grids[layer.name], (recipe, mine))
         return layer.name, solution, time.monotonic() - started
 
-    small = [layer for layer in plan_.layers if is_small(layer.layout, engine)]
-    large = [layer for layer in plan_.layers if not is_small(layer.layout, engine)]
+    work = sorted(plan_.layers, key=lambda layer: -cost(layer.layout))
+    share = sum(cost(layer.layout) for layer in work) / engine.threads
+    large = [layer for layer in work if cost(layer.layout) > share]
     with single_threaded_blas():
-        # Small layers are solved side by side, each on one thread; a large one has all threads to itself.
-        answers = engine.map(timed, [(layer, replace(engine, threads=1)) for layer in small])
-        for name, solution, spent in chain(answers, map(timed, [(layer, engine) for layer in large])):
+        # A layer that is more than a thread's share has all threads; others go side by side, longest first.
+        alone = map(timed, [(layer, engine) for layer in large])
+        beside = engine.map(timed, [(layer, replace(engine, threads=1)) for layer in work[len(large) :]])
+        for name, solution, spent in chain(alone, beside):
             solutions[name], seconds[name] = solution, spent
             progress("solve", len(solutions), len(plan_.layers))
-    return Solved(solutions, seconds)
+    return Solved({layer.name: solutions[layer.name] for layer in plan_.layers}, seconds)
 
 
 def write(survey_: Survey, solved: Solved, recipe: Recipe) -> Outcome:

@@ -4,9 +4,9 @@
 where: `open_device` gives CuPy's, and the tests give one that runs the same source as C++ on the CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from typing import Any, Protocol
@@ -92,8 +92,14 @@ class CudaBackend:
                 return self.xp.linalg.cholesky(gram)
             return self.xp.stack([self.xp.linalg.cholesky(matrix) for matrix in gram])
 
-    def rounding_error(self, weight: Array, importance: Array, steps: Steps) -> Array:
-        """See `protocol.Backend.rounding_error`."""
+    def rounding_errors(
+        self, weight: Array, importance: Array, steps: Steps, factors: Sequence[float]
+    ) -> Array:
+        """See `protocol.Backend.rounding_errors`."""
+        tried = [replace(steps, scale=steps.scale * weight.dtype.type(factor)) for factor in factors]
+        return self.xp.stack([self._rounding_error(weight, importance, one) for one in tried])
+
+    def _rounding_error(self, weight: Array, importance: Array, steps: Steps) -> Array:
         dtype = weight.dtype
         out = self.xp.empty(steps.scale.shape, dtype)
         arguments = (self._given(weight, dtype), self._given(importance, dtype), *self._steps(steps, dtype))

@@ -9,6 +9,8 @@ it. Kernels hold no lock, so columns may be cut over threads, and no value depen
 # The checker sees the bodies of numba's intrinsics and not the functions they become.
 # pyright: reportCallIssue=false
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 import scipy.linalg
@@ -81,26 +83,27 @@ def cholesky(gram: np.ndarray) -> np.ndarray:
     if gram.shape[1] <= 64:
         return np.linalg.cholesky(gram)
     potrf = scipy.linalg.get_lapack_funcs("potrf", dtype=gram.dtype)
-    result = np.empty_like(gram)
-    for matrix, factor in zip(gram, result, strict=True):
-        np.copyto(factor, matrix)
+    for matrix in gram:
         # The transposed view of a symmetric matrix is the matrix itself, in LAPACK's order of storage.
-        _, info = potrf(factor.T, lower=0, overwrite_a=1, clean=0)
+        _, info = potrf(matrix.T, lower=0, overwrite_a=1, clean=0)
         if info != 0:
             raise np.linalg.LinAlgError(f"leading minor {info} is not positive")
-    return result
+    return gram
 
 
-def rounding_error(weight: np.ndarray, importance: np.ndarray, steps: Steps) -> np.ndarray:
-    """See `protocol.Backend.rounding_error`."""
+def rounding_errors(
+    weight: np.ndarray, importance: np.ndarray, steps: Steps, factors: Sequence[float]
+) -> np.ndarray:
+    """See `protocol.Backend.rounding_errors`."""
     starts = np.flatnonzero(np.diff(steps.block_of[0], prepend=-1, append=-1))
-    out = np.empty(steps.scale.shape, weight.dtype)
-    _rounding_error(weight, importance, steps.scale, steps.lo, steps.hi, starts, out)
+    out = np.empty((len(factors), *steps.scale.shape), weight.dtype)
+    shrink = np.asarray(factors, weight.dtype)
+    _rounding_errors(weight, importance, steps.scale, steps.lo, steps.hi, starts, shrink, out)
     return out
 
 
 @_summing
-def _rounding_error(weight, importance, scale, lo, hi, starts, out):
+def _rounding_errors(weight, importance, scale, lo, hi, starts, factors, out):
     groups, cols, _ = weight.shape
     same = lo.size == 1
     for g in range(groups):
@@ -109,14 +112,15 @@ def _rounding_error(weight, importance, scale, lo, hi, starts, out):
             h = importance[g, starts[b] : starts[b + 1]]
             for m in range(cols):
                 w = weight[g, m, starts[b] : starts[b + 1]]
-                d = scale[g, m, b]
                 low = lo[0, 0, 0] if same else lo[g, m, b]
                 high = hi[0, 0, 0] if same else hi[g, m, b]
-                total, inverse = d * 0, 1 / d
-                for k in range(len(w)):
-                    error = w[k] - d * min(max(_nearest(w[k] * inverse), low), high)
-                    total += h[k] * error * error
-                out[g, m, b] = total
+                for f in range(len(factors)):
+                    d = scale[g, m, b] * factors[f]
+                    total, inverse = d * 0, 1 / d
+                    for k in range(len(w)):
+                        error = w[k] - d * min(max(_nearest(w[k] * inverse), low), high)
+                        total += h[k] * error * error
+                    out[f, g, m, b] = total
 
 
 def feedback(coupling: np.ndarray, weight: np.ndarray, steps: Steps) -> np.ndarray:

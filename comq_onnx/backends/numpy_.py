@@ -5,6 +5,9 @@ only, and the whole residual is updated by one matrix product per block. Every f
 type of its arguments.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from comq_onnx.backends.protocol import Steps
@@ -26,8 +29,15 @@ def cholesky(gram: np.ndarray) -> np.ndarray:
     return np.linalg.cholesky(gram)
 
 
-def rounding_error(weight: np.ndarray, importance: np.ndarray, steps: Steps) -> np.ndarray:
-    """See `protocol.Backend.rounding_error`."""
+def rounding_errors(
+    weight: np.ndarray, importance: np.ndarray, steps: Steps, factors: Sequence[float]
+) -> np.ndarray:
+    """See `protocol.Backend.rounding_errors`."""
+    tried = [replace(steps, scale=steps.scale * weight.dtype.type(factor)) for factor in factors]
+    return np.stack([_rounding_error(weight, importance, one) for one in tried])
+
+
+def _rounding_error(weight: np.ndarray, importance: np.ndarray, steps: Steps) -> np.ndarray:
     scale, lo, hi = (steps.spread(values) for values in (steps.scale, steps.lo, steps.hi))
     error = np.rint(weight / scale)
     np.clip(error, lo, hi, out=error)

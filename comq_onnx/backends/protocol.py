@@ -9,6 +9,7 @@ the bounds. Columns never interact: any cut of the columns, on any number of thr
 A `Steps` record binds what does not change during a loop.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,22 +52,25 @@ class Backend(Protocol):
     def cholesky(self, gram: Array) -> Array:
         """Lower factor ``(G, K, K)`` of positive definite matrices; what lies above it is undefined.
 
-        `numpy.linalg.LinAlgError` where one is not positive definite.
+        `gram` is used up. `numpy.linalg.LinAlgError` where one is not positive definite.
         """
         ...
 
-    def rounding_error(self, weight: Array, importance: Array, steps: Steps) -> Array:
-        """``sum_k importance[g, k] (weight - scale clip(rint(weight / scale)))^2`` per block, ``(G, M, B)``.
+    def rounding_errors(
+        self, weight: Array, importance: Array, steps: Steps, factors: Sequence[float]
+    ) -> Array:
+        """Errors of rounding to nearest at each factor times the scales, per block, ``(F, G, M, B)``.
 
-        `weight` is ``(G, M, K)``, `importance` ``(G, K)``; here rows are in natural order, block after block.
+        ``sum_k importance[g, k] (weight - scale clip(rint(weight / scale)))^2``; `weight` is ``(G, M, K)``,
+        `importance` ``(G, K)``. Here rows are in natural order, block after block.
         """
         ...
 
     def feedback(self, coupling: Array, weight: Array, steps: Steps) -> Array:
         """Round row after row, each towards what best cancels the error of the rows before it.
 
-        `coupling` is ``(G, K, K)``, strictly upper: with ``H = U U^T``, U upper triangular, it holds
-        ``U[j, i] / U[i, i]`` for j < i. Row i is rounded to the step nearest to
+        `coupling` is ``(G, K, K)``, of which only what lies above the diagonal is read: with ``H = U U^T``,
+        U upper triangular, it holds ``U[j, i] / U[i, i]`` for j < i. Row i is rounded to the step nearest to
         ``weight[i] + sum_{j<i} coupling[j, i] * (weight[j] - scale p[j])``. Returns the steps ``(G, M, K)``.
         """
         ...

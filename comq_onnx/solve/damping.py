@@ -8,13 +8,16 @@ layer's weights nor its width. Whole samples are held out, because the tokens an
 correlated.
 """
 
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
+from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Array, Backend, Steps
 from comq_onnx.records import InputStats
-from comq_onnx.solve.factor import add_diagonal, coupling, falling, reordered
+from comq_onnx.solve.factor import coupling, falling, reordered
 from comq_onnx.solve.pose import Posed, second_moment
 
 CANDIDATES = (0.02, 0.1, 0.5)
@@ -26,13 +29,15 @@ UNJUDGED = 0.5
 """Where no samples are held out: damping is this times live inputs / calibration rows, within `RANGE`."""
 PROBES = 32
 """Random columns whose errors are scored."""
+GROUPS = 32
+"""Groups of a layer that are judged, evenly spaced: a depthwise convolution has hundreds that are alike."""
 LONG = 1024
 """Columns longer than this are judged on one half only: each half costs a factorisation per candidate."""
 WIDE = 1 << 20
 """A bound that no step of a probe reaches."""
 
 
-def chosen(stats: InputStats | None, posed: Posed, centred: bool, backend: Backend) -> Array:
+def chosen(stats: InputStats | None, posed: Posed, centred: bool, engine: Engine) -> Array:
     """Damping for each group ``(G,)``, as a part of the mean of its Gram's live diagonal."""
     xp, groups = posed.xp, len(posed.live)
     if stats is None:
@@ -40,17 +45,28 @@ def chosen(stats: InputStats | None, posed: Posed, centred: bool, backend: Backe
     if stats.half is None:
         crowding = posed.live.sum(axis=1) / max(stats.count, 1)
         return xp.clip(UNJUDGED * crowding, RANGE[0], 0.2)
-    first, second = halves(stats, xp)
+    some = np.linspace(0, groups - 1, min(groups, GROUPS)).astype(int)
+    first, second = halves(_of_groups(stats, some), xp)
     turns = [(first, second)] if posed.live.shape[1] > LONG else [(first, second), (second, first)]
-    judges = [_Judge(posed, seen, unseen, centred, backend) for seen, unseen in turns]
-    tried = [(damping, sum(judge.error(damping) for judge in judges)) for damping in CANDIDATES]
+    basis = _Basis(posed.live[some], posed.gram.dtype, centred, engine.backend)
+    judges = [_Judge(basis, seen, unseen) for seen, unseen in turns]
+
+    def judged(*dampings: float) -> list[tuple[float, float]]:
+        errors = engine.map(lambda one: one[0].error(one[1]), product(judges, dampings))
+        table = np.reshape(list(errors), (len(judges), len(dampings)))
+        return list(zip(dampings, table.sum(axis=0).tolist(), strict=True))
+
+    tried = judged(*CANDIDATES)
     if tried[0][1] <= min(tried[1][1], tried[2][1]):
-        tried = [(LOWER, sum(judge.error(LOWER) for judge in judges)), *tried[:2]]
+        tried = [*judged(LOWER), *tried[:2]]
     return xp.full(groups, _lowest(tried))
 
 
 def _lowest(tried: list[tuple[float, float]]) -> float:
     """Where the parabola through three (damping, error), on logarithmic axes, is lowest."""
+    errors = np.array([error for _, error in tried])
+    if not (np.isfinite(errors) & (errors > 0)).all():
+        return tried[int(np.argmin(errors))][0]
     x, y = np.log(np.array(tried)).T
     curve, slope, _ = np.polyfit(x, y, 2)
     if curve <= 0:
@@ -58,22 +74,34 @@ def _lowest(tried: list[tuple[float, float]]) -> float:
     return float(np.clip(np.exp(np.clip(-slope / (2 * curve), x[0] - 1.5, x[-1] + 1)), *RANGE))
 
 
+@dataclass(frozen=True)
+class _Basis:
+    """What the judges of a layer share."""
+
+    live: Array
+    """``(G, K)``"""
+    dtype: Any
+    centred: bool
+    backend: Backend
+
+
 class _Judge:
     """Scores dampings of the Gram of one part of the samples on another part."""
 
-    def __init__(
-        self, posed: Posed, seen: InputStats, unseen: InputStats, centred: bool, backend: Backend
-    ) -> None:
-        xp = posed.xp
-        gram = second_moment(seen, centred, xp)
-        diagonal = xp.diagonal(gram, axis1=1, axis2=2) * posed.live
-        self.level = diagonal.sum(axis=1) / xp.maximum(posed.live.sum(axis=1), 1)
-        self.level = xp.where(self.level > 0, self.level, 1)
+    def __init__(self, basis: _Basis, seen: InputStats, unseen: InputStats) -> None:
+        xp, live = basis.backend.xp, basis.live
+        gram = second_moment(seen, basis.centred, xp)
+        diagonal = xp.diagonal(gram, axis1=1, axis2=2) * live
+        level = diagonal.sum(axis=1) / xp.maximum(live.sum(axis=1), 1)
+        self.level = xp.where(level > 0, level, 1)
         self.order = falling(diagonal, xp)
-        self.live = xp.take_along_axis(posed.live, self.order, 1)
-        scaled = (gram / self.level[:, None, None]).astype(posed.gram.dtype)
-        self.gram = reordered(scaled, self.order, xp) * (self.live[:, :, None] & self.live[:, None, :])
-        self.seen, self.unseen, self.centred, self.backend = seen, unseen, centred, backend
+        self.live = xp.take_along_axis(live, self.order, 1)
+        scaled = xp.empty(gram.shape, basis.dtype)
+        xp.multiply(gram, (1 / self.level)[:, None, None], out=scaled, casting="same_kind")
+        self.gram = reordered(scaled, self.order, xp)
+        if not bool(self.live.all()):
+            self.gram *= self.live[:, :, None] & self.live[:, None, :]
+        self.seen, self.unseen, self.centred, self.backend = seen, unseen, basis.centred, basis.backend
         rows = self.live.shape[1]
         # Drawn row by row, so that rows at the end, which are the dead ones, change nothing before them.
         draws = np.random.default_rng(0).uniform(-64, 64, (rows, PROBES)).T
@@ -83,13 +111,13 @@ class _Judge:
     def error(self, damping: float) -> float:
         """Mean error of the probes on the unseen samples, each group by its own mean diagonal."""
         xp, backend = self.backend.xp, self.backend
-        damped = add_diagonal(self.gram, damping * self.live + ~self.live, xp)
         groups, cols, rows = self.weight.shape
         one = xp.ones((groups, cols, 1), self.gram.dtype)
         bound = xp.full((1, 1, 1), WIDE, self.gram.dtype)
         steps = Steps(one, -bound, bound, xp.zeros((groups, rows), dtype=np.int64))
         try:
-            p = backend.feedback(coupling(damped, backend), self.weight, steps)
+            factor = coupling(self.gram, self.live, xp.full(groups, damping), backend)
+            p = backend.feedback(factor, self.weight, steps)
         except np.linalg.LinAlgError:
             return float("inf")
         error = xp.empty_like(self.weight)
@@ -97,6 +125,14 @@ class _Judge:
         cells = xp.arange(cols)[None, :, None]
         error[group, cells, self.order[:, None]] = (self.weight - p) * self.live[:, None]
         return float((unseen_error(error, self.seen, self.unseen, self.centred, xp) / self.level).sum())
+
+
+def _of_groups(stats: InputStats, some: np.ndarray) -> InputStats:
+    """The statistics of some groups, halves and all; all of them where that is all."""
+    if len(some) == len(stats.mean):
+        return stats
+    half = None if stats.half is None else _of_groups(stats.half, some)
+    return InputStats(stats.mean[some], stats.gram[some], stats.count, half)
 
 
 def halves(stats: InputStats, xp: Any = np) -> tuple[InputStats, InputStats]:

@@ -13,10 +13,6 @@ from comq_onnx.backends.protocol import Array, Backend, Steps
 from comq_onnx.solve.factor import Ordered, restored
 from comq_onnx.solve.scales import block_refit, ratio_refit
 
-STILL = 1e-5
-"""A scale that moves by less than this part of itself has settled."""
-BETWEEN_REFITS = (1, 2, 3, 4)
-"""Sweeps between two refits of scales that are tied or come in blocks: such a refit costs several sweeps."""
 SWEEPS_AT_FIXED_SCALE = 50
 """Bound on the last sweeps; they end when no code moves, after three to ten of them as a rule."""
 
@@ -78,9 +74,10 @@ def loss(task: Task, columns: Columns, rest: Array) -> Array:
 def descend(
     task: Task, columns: Columns, backend: Backend, sweeps: int, rest: Array | None = None
 ) -> tuple[Columns, Array]:
-    """Sweep and refit in turn until nothing moves, at most about `sweeps` times; and the residual.
+    """Sweep and refit in turn until nothing moves, at most `sweeps` times; and the residual.
 
-    `rest` is the residual of `columns` where it is known; it is used up.
+    Scales that are tied or come in blocks are refitted once, after the sweeps. `rest` is the residual of
+    `columns` where it is known; it is used up.
     """
     here = replace(columns, p=columns.p.copy(), scale=columns.scale.copy())
     rest = residual(task, here) if rest is None else rest
@@ -88,17 +85,10 @@ def descend(
     if here.scale.shape[2] == 1 and not task.share:
         backend.descend(gram, task.pull, rest, here.p, here.steps(block_of), sweeps, True)
         return here, rest
-    done = 0
-    for count in BETWEEN_REFITS:
-        moved = backend.descend(gram, task.pull, rest, here.p, here.steps(block_of), count, False)
-        fresh = refit(task, here, rest)
-        turned = task.xp.abs(fresh / here.scale - 1).max() > STILL
-        here = replace(here, scale=fresh)
-        rest = residual(task, here)
-        done += count
-        if done >= sweeps or not (bool(turned) or bool(moved.any())):
-            break
-    return here, rest
+    backend.descend(gram, task.pull, rest, here.p, here.steps(block_of), sweeps, False)
+    # Such a refit costs several sweeps: it is made once, and what follows a descent starts from it.
+    here = replace(here, scale=refit(task, here, rest))
+    return here, residual(task, here)
 
 
 def refit(task: Task, columns: Columns, rest: Array) -> Array:

@@ -30,7 +30,7 @@ class Ordered:
     gram: Array
     """``(G, K, K)``, damped; rows and columns of dead inputs are 0"""
     coupling: Array
-    """``(G, K, K)``, strictly upper: ``U[j, i] / U[i, i]``"""
+    """``(G, K, K)``, read above the diagonal only: ``U[j, i] / U[i, i]``"""
     block_of: Array
     """``(G, K)``"""
     natural: Array | None
@@ -77,21 +77,22 @@ def reordered(gram: Array, order: Array, xp: Any) -> Array:
 
 def visited(values: Array, order: Array, xp: Any) -> Array:
     """``(G, M, K)`` in natural order, in the order of visit."""
+    if len(values) == 1:
+        return xp.take(values, order[0], axis=2)  # several times faster
     return xp.take_along_axis(values, order[:, None, :], axis=2)
 
 
 def restored(values: Array, order: Array, xp: Any) -> Array:
     """``(G, M, K)`` in the order of visit, back in natural order."""
-    return xp.take_along_axis(values, xp.argsort(order, axis=1)[:, None, :], axis=2)
+    return visited(values, xp.argsort(order, axis=1), xp)
 
 
 def _factored(gram: Array, live: Array, damping: Array, backend: Backend) -> tuple[Array, Array, Array]:
     """Damped Gram, its coupling, and the damping it took to be positive definite, ``(G,)``."""
     xp, used = backend.xp, damping
     for attempt in range(TRIES + 1):
-        damped = add_diagonal(gram, used[:, None] * live, xp)
         try:
-            return damped, coupling(add_diagonal(damped, ~live, xp), backend), used
+            return add_diagonal(gram, used[:, None] * live, xp), coupling(gram, live, used, backend), used
         except np.linalg.LinAlgError:
             used = xp.maximum(10 * used, 1e-9) if attempt + 1 < TRIES else xp.ones_like(used)
     raise np.linalg.LinAlgError("a Gram with its own mean diagonal added is not positive definite")
@@ -99,14 +100,16 @@ def _factored(gram: Array, live: Array, damping: Array, backend: Backend) -> tup
 
 def add_diagonal(gram: Array, values: Array, xp: Any) -> Array:
     """A copy of `gram` ``(G, K, K)`` with `values` ``(G, K)`` added to its diagonal."""
-    result = gram.copy()
+    result = xp.array(gram, order="C")
     rows = xp.arange(gram.shape[1])
     result[:, rows, rows] += values
     return result
 
 
-def coupling(gram: Array, backend: Backend) -> Array:
-    """``U[j, i] / U[i, i]`` of ``gram = U U^T``, strictly upper, ``(G, K, K)``.
+def coupling(gram: Array, live: Array, damping: Array, backend: Backend) -> Array:
+    """``U[j, i] / U[i, i]`` of ``gram + damping I = U U^T`` above the diagonal, ``(G, K, K)``; garbage below.
+
+    `damping` ``(G,)`` goes to the `live` rows; the others, which are 0, get 1.
 
     Raises
     ------
@@ -114,9 +117,10 @@ def coupling(gram: Array, backend: Backend) -> Array:
         Where a Gram is not positive definite.
     """
     xp = backend.xp
-    lower = backend.cholesky(xp.ascontiguousarray(gram[:, ::-1, ::-1]))
-    pivots = xp.diagonal(lower, axis1=1, axis2=2)
+    added = xp.where(live, damping[:, None], 1)[:, ::-1]
+    lower = backend.cholesky(add_diagonal(gram[:, ::-1, ::-1], added, xp))
+    pivots = xp.diagonal(lower, axis1=1, axis2=2)[:, ::-1]
     if not bool((xp.isfinite(pivots) & (pivots > 0)).all()):
         raise np.linalg.LinAlgError("a pivot is not a positive number")
-    upper = (lower / pivots[:, None, :])[:, ::-1, ::-1]
-    return xp.triu(upper, 1)
+    result = xp.empty(gram.shape, gram.dtype)
+    return xp.divide(lower[:, ::-1, ::-1], pivots[:, None, :], out=result)

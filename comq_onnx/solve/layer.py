@@ -14,8 +14,6 @@ from comq_onnx.solve.quality import Kind, Losses, measured
 from comq_onnx.solve.rtn import Rounded
 from comq_onnx.solve.spectrum import FLOOR, corrected
 
-SMALL_PIECES = 8
-"""Pieces (`Engine.cells`) up to which a layer counts as small."""
 SOLVERS = ("rtn", "gptq", "comq-paper", "comq")
 
 
@@ -79,13 +77,13 @@ def _run(
     if settings.spectrum and stats is not None and stats.half is not None:
         damping = posed.xp.full(len(posed.live), FLOOR)
         return comq.solve(posed, damping, engine, settings, corrected(stats, posed, centred))
-    damping = chosen(stats, posed, centred, engine.backend)
+    damping = chosen(stats, posed, centred, engine)
     return comq.solve(posed, damping, engine, settings)
 
 
-def is_small(layout: Layout, engine: Engine) -> bool:
-    """Whether a layer gives one thread little to do: better several at a time than cut in pieces."""
-    return max(layout.rows**2, layout.rows * layout.cols) * layout.groups <= SMALL_PIECES * engine.cells
+def cost(layout: Layout) -> int:
+    """What a layer takes to solve, beside others: cells of its weight or of its Gram."""
+    return max(layout.rows, layout.cols) * layout.rows * layout.groups
 
 
 def _check(problem: Problem) -> None:

@@ -20,7 +20,7 @@ from comq_onnx.records import InputStats, Problem
 
 CONSTANT = 1e-10
 """An input whose variance is below this part of its mean square is constant: the bias takes all of it."""
-FLOAT32_ROWS = 256
+FLOAT32_ROWS = 192
 """Columns this long are solved in float32, shorter ones in float64. The Gram is centred in float64 always."""
 
 _LIMITS = {

@@ -66,21 +66,23 @@ def searched(posed: Posed, backend: Backend) -> tuple[Array, Array | None]:
     xp = posed.xp
     top, zero = absmax(posed, live_only=True)
     importance = xp.ascontiguousarray(posed.diagonal)
-    best_scale, best_zero = top, zero
-    best = xp.full(top.shape, np.inf)
-    block_of = posed.block_of
+    factors = np.geomspace(1.0, LOWEST_SHRINK[posed.grid.bits], SHRINKS)
+    best_scale, best_zero, best = top, zero, xp.full(top.shape, np.inf)
     for zero_point in _zero_points(zero, posed):
-        lo, hi = bounds(zero_point, posed)
-        for factor in np.geomspace(1.0, LOWEST_SHRINK[posed.grid.bits], SHRINKS).tolist():
-            scale = factor * top
-            error = backend.rounding_error(posed.weight, importance, Steps(scale, lo, hi, block_of))
-            if posed.tied:
-                error = xp.full_like(error, error.sum(dtype=np.float64))
-            better = error < best
-            best = xp.where(better, error, best)
-            best_scale = xp.where(better, scale, best_scale)
-            if zero_point is not None:
-                best_zero = xp.where(better, zero_point, best_zero)
+        steps = Steps(top, *bounds(zero_point, posed), posed.block_of)
+        errors = backend.rounding_errors(posed.weight, importance, steps, factors.tolist())
+        if posed.tied:
+            errors = xp.broadcast_to(
+                errors.sum(axis=(1, 2, 3), keepdims=True, dtype=np.float64), errors.shape
+            )
+        at = errors.argmin(axis=0)
+        error = xp.take_along_axis(errors, at[None], axis=0)[0]
+        better = error < best
+        best = xp.where(better, error, best)
+        scale = (top * xp.asarray(factors.astype(top.dtype))[at]).astype(top.dtype)
+        best_scale = xp.where(better, scale, best_scale)
+        if zero_point is not None:
+            best_zero = xp.where(better, zero_point, best_zero)
     return best_scale, best_zero
 
 

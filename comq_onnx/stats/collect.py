@@ -1,29 +1,32 @@
 """One float pass over the calibration data: the mean and the Gram matrix of every layer's input."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from comq_onnx.backends.engine import Engine, cpu_engine, single_threaded_blas
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import Model, to_proto
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer
-from comq_onnx.run.data import Calibration
-from comq_onnx.run.session import SessionOptions, open_session
+from comq_onnx.run.data import Batch, Calibration
+from comq_onnx.run.session import Session, SessionOptions, is_float, open_session
 from comq_onnx.run.sources import Scratch
 from comq_onnx.run.tapped import SHAPE_PREFIX, TappedModel
 from comq_onnx.run.widen import widen
-from comq_onnx.stats.gram import GramSum, bytes_needed, merged
-from comq_onnx.stats.mask import keep_rows, mask_input
-from comq_onnx.stats.memory import memory_limit
-from comq_onnx.stats.taps import Sampling, Tap, check_finite, rows_of, taps_of
+from comq_onnx.stats.mask import mask_input
+from comq_onnx.stats.memory import device_memory_limit, memory_limit
+from comq_onnx.stats.tap_sum import HALVES, Taken, TapSum, doubtful_of, sum_bytes
+from comq_onnx.stats.taps import Sampling, Tap, taps_of
 
 OnBatch = Callable[[int, int], None]
-HALVES = 2
-"""The samples are summed in two halves, so that one can judge what was solved on the other."""
+WORK_TO_SHARE = 1 << 20
+"""Multiplications for a tap and a batch below which to hand them to a thread takes longer than to do them."""
 ITEM = 4
 """Bytes of an activation's element; half-precision models are run in float32."""
 
@@ -55,6 +58,12 @@ class _Survey:
     sampling: Sampling
     mask: str
     on_batch: OnBatch | None
+    engine: Engine
+    device: str
+
+    def options(self, optimize: bool = True) -> SessionOptions:
+        """How the model is run."""
+        return SessionOptions(optimize=optimize, threads=self.engine.threads, device=self.device)
 
 
 def collect(
@@ -63,6 +72,8 @@ def collect(
     calibration: Calibration,
     recipe: Recipe,
     on_batch: OnBatch | None = None,
+    engine: Engine | None = None,
+    device: str = "cpu",
 ) -> Collected:
     """Run the float model over the data and sum the inputs of `layers`.
 
@@ -75,97 +86,115 @@ def collect(
     calibration
         Opened on the inputs of this model.
     recipe
-        `memory_gib` bounds Gram matrices and activations; `mask_input` names the mask, otherwise an input
-        called ``attention_mask`` is taken; `seed` chooses the positions of convolutions.
+        `memory_gib` bounds Gram matrices and activations, on a GPU too; `mask_input` names the mask,
+        otherwise an input called ``attention_mask`` is taken; `seed` chooses the positions of convolutions.
     on_batch
         Called with (batches done, batches in all).
+    engine
+        What sums, `cpu_engine` if none is given. On a CPU the taps are shared out among its threads, and the
+        statistics have the same bits on any number of them. The sums of a GPU stay there to the end of a
+        pass; then each mean and Gram is copied to the host, once: statistics are NumPy arrays always.
+    device
+        What runs the model: ``cpu``, or ``cuda:i``, from where activations go to an engine on the same GPU
+        without a copy.
 
     ComqError where the model does not run, an activation is not finite, or the mask does not fit.
     """
+    engine = engine or cpu_engine()
     taps = taps_of(layers)
     tapped = TappedModel(widen(to_proto(model)))
     mask = mask_input(recipe.mask_input, tapped.inputs, calibration)
-    survey = _Survey(tapped, calibration, Sampling(recipe.seed, calibration.samples), mask, on_batch)
+    sampling = Sampling(recipe.seed, calibration.samples)
+    survey = _Survey(tapped, calibration, sampling, mask, on_batch, engine, device)
+    passes = _passes(taps, survey, recipe.memory_gib)
     limit = memory_limit(recipe.memory_gib)
-    passes = _passes(taps, survey, limit)
     scratch = Scratch() if sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps) > limit else None
     found: dict[str, InputStats | None] = {layer.name: None for layer in layers}
     rows = 0
     for number, group in enumerate(passes):
-        for tap, halves in _sum(group, survey, number, len(passes)).items():
-            rows += sum(half.count for half in halves)
-            stats = merged(*(half.stats() for half in halves))
+        for tap_sum in _sum(group, survey, number, len(passes)):
+            rows += tap_sum.count
+            stats = tap_sum.stats()
             if stats and scratch:
                 stats = _on_disk(stats, scratch.path / f"{len(list(scratch.path.iterdir()))}.npy")
-            found |= dict.fromkeys(tap.layers, stats)
+            found |= dict.fromkeys(tap_sum.tap.layers, stats)
     notes = _notes(layers, found, len(passes), mask)
     return Collected(found, len(passes), calibration.samples, rows, notes, scratch)
 
 
-def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> dict[Tap, list[GramSum]]:
-    """Pass `number` of `passes`: run the model over all batches and sum the rows of `taps`, by halves."""
+def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> list[TapSum]:
+    """Pass `number` of `passes`: run the model over all batches and sum the rows of `taps`."""
+    xp = survey.engine.backend.xp
     tensors = list(dict.fromkeys(tap.tensor for tap in taps))
     computed = [name for name in tensors if name not in survey.tapped.inputs]
-    session = open_session(survey.tapped.with_outputs(computed), SessionOptions()) if computed else None
-    sums: dict[Tap, list[GramSum]] = {}
+    session = open_session(survey.tapped.with_outputs(computed), survey.options()) if computed else None
+    sums = [TapSum(tap, survey.sampling, xp) for tap in taps]
     first, batches = 0, survey.calibration.batch_count
     for done, batch in enumerate(survey.calibration.batches(), 1):
-        values = session.run(batch) if session else {}
-        values |= {name: batch[name] for name in tensors if name in survey.tapped.inputs}
-        entries = next((len(value) for value in batch.values() if value.ndim), 1)
-        mask = np.asarray(batch[survey.mask]) != 0 if survey.mask else None
-        for tap in taps:
-            _add(sums, tap, values[tap.tensor], mask, survey.sampling, (first, entries))
-        first += entries
+        taken = _take(batch, session, tensors, survey, first)
+        _add(sums, taken, survey.engine)
+        first += taken.entries
+        del taken
         if survey.on_batch:
             survey.on_batch(number * batches + done, passes * batches)
     return sums
 
 
-def _add(
-    sums: dict[Tap, list[GramSum]],
-    tap: Tap,
-    activation: np.ndarray,
-    mask: np.ndarray | None,
-    sampling: Sampling,
-    place: tuple[int, int],
-) -> None:
-    """Add the rows of one batch; `place` is the number of its first sample and how many it has.
-
-    A batch that holds samples of both halves is cut in two, so that halves do not depend on the batch size.
-    """
-    first, entries = place
-    cut = -(-sampling.samples // HALVES) - first
-    if 0 < cut < entries and not tap.batch and activation.ndim and len(activation) == entries:
-        for part, start, count in ((slice(cut), first, cut), (slice(cut, None), first + cut, entries - cut)):
-            some = None if mask is None else mask[part]
-            _add(sums, tap, activation[part], some, sampling, (start, count))
+def _add(sums: Sequence[TapSum], taken: Taken, engine: Engine) -> None:
+    """Add one batch to all sums; of several errors the one of the first tap is raised."""
+    xp = engine.backend.xp
+    if xp is not np:
+        for tap_sum in sums:
+            tap_sum.add(taken)
+        # The runtime writes the next batch where this one is, on a stream of its own.
+        xp.cuda.get_current_stream().synchronize()
         return
-    if mask is not None and tap.kind == "dense" and not tap.batch:
-        activation = keep_rows(activation, mask)
-    check_finite(tap.tensor, activation, *place)
-    if tap not in sums:
-        sums[tap] = [GramSum(tap.groups, tap.rows, activation.dtype) for _ in range(HALVES)]
-    if activation.size:
-        half = sums[tap][int(HALVES * first >= sampling.samples)]
-        for rows in rows_of(tap, activation, sampling, first):
-            half.add(rows)
+    work = sum(taken.values[tap_sum.tap.tensor].size * tap_sum.tap.rows for tap_sum in sums)
+    if work < WORK_TO_SHARE * len(sums):
+        engine = replace(engine, threads=1)
+    with single_threaded_blas():
+        list(engine.map(partial(TapSum.add, taken=taken), sums))
 
 
-def _passes(taps: Sequence[Tap], survey: _Survey, limit: int) -> list[list[Tap]]:
+def _take(
+    batch: Batch, session: Session | None, tensors: Sequence[str], survey: _Survey, first: int
+) -> Taken:
+    """Run the model on one batch, whose first sample has the number `first`.
+
+    What is computed and summed on the same GPU never leaves it.
+    """
+    xp = survey.engine.backend.xp
+    stays = xp is not np and survey.device != "cpu"
+    found: dict[str, Any] = {}
+    if session:
+        found |= session.run_on_device(batch) if stays else session.run(batch)
+    found |= {name: _wide(batch[name]) for name in tensors if name in survey.tapped.inputs}
+    values = {name: xp.asarray(value) for name, value in found.items()}
+    entries = next((len(value) for value in batch.values() if value.ndim), 1)
+    mask = np.asarray(batch[survey.mask]) != 0 if survey.mask else None
+    return Taken(values, doubtful_of(values, xp), mask, first, entries)
+
+
+def _wide(value: np.ndarray) -> np.ndarray:
+    """Half precision in float32, as the model computes."""
+    return value.astype(np.float32) if is_float(value.dtype) and value.dtype.itemsize < ITEM else value
+
+
+def _passes(taps: Sequence[Tap], survey: _Survey, gib: float) -> list[list[Tap]]:
     """Taps that fit in memory together, in order: their sums, and their tensors, which all live at once."""
     if not taps:
         return []
+    xp = survey.engine.backend.xp
+    limit = memory_limit(gib) if xp is np else device_memory_limit(xp, gib)
     sizes = _activation_bytes(taps, survey)
     passes: list[list[Tap]] = [[]]
     held, tensors = 0, set()
     for tap in taps:
-        need = HALVES * bytes_needed(tap.groups, tap.rows)
-        need += 0 if tap.tensor in tensors else sizes.get(tap.tensor, 0)
+        need = sum_bytes(tap, xp) + (0 if tap.tensor in tensors else sizes.get(tap.tensor, 0))
         if passes[-1] and held + need > limit:
             passes.append([])
             held, tensors = 0, set()
-            need = HALVES * bytes_needed(tap.groups, tap.rows) + sizes.get(tap.tensor, 0)
+            need = sum_bytes(tap, xp) + sizes.get(tap.tensor, 0)
         passes[-1].append(tap)
         tensors.add(tap.tensor)
         held += need
@@ -177,7 +206,7 @@ def _activation_bytes(taps: Sequence[Tap], survey: _Survey) -> dict[str, int]:
     names = [name for name in dict.fromkeys(tap.tensor for tap in taps) if name not in survey.tapped.inputs]
     if not names:
         return {}
-    session = open_session(survey.tapped.with_shapes(names), SessionOptions(optimize=False))
+    session = open_session(survey.tapped.with_shapes(names), survey.options(optimize=False))
     shapes = [session.run(batch) for batch in islice(survey.calibration.batches(), 1)]
     return {name: ITEM * int(np.prod(found[SHAPE_PREFIX + name])) for found in shapes for name in names}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -36,14 +37,16 @@ def mask_input(asked: str, inputs: Sequence[str], calibration: Calibration) -> s
     return ""
 
 
-def keep_rows(activation: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def keep_rows(activation: Any, mask: np.ndarray, xp: Any = np) -> Any:
     """The rows of tokens that count.
 
-    `mask` is ``(batch, sequence)``, true where a token counts. Activations whose leading axes are
-    ``[batch, sequence]``, or their product, are cut; all others are returned as they are.
+    `activation` is an array of `xp`. `mask` is ``(batch, sequence)``, true where a token counts, and on the
+    host. Activations whose leading axes are ``[batch, sequence]``, or their product, are cut; all others are
+    returned as they are.
     """
-    if activation.ndim > 2 and activation.shape[:2] == mask.shape:
-        return activation[mask]
-    if activation.ndim == 2 and mask.shape[1] > 1 and len(activation) == mask.size:
-        return activation[mask.reshape(-1)]
-    return activation
+    apart = activation.ndim > 2 and activation.shape[:2] == mask.shape
+    joined = activation.ndim == 2 and mask.shape[1] > 1 and len(activation) == mask.size
+    if not (apart or joined):
+        return activation
+    rows = activation.reshape(mask.size, *activation.shape[2:]) if apart else activation
+    return rows[xp.asarray(np.flatnonzero(mask))]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
@@ -12,6 +13,13 @@ UNKNOWN = 4 << 30
 def memory_limit(gib: float) -> int:
     """Bytes for statistics and activations: `gib`, or half of what is available where it is 0."""
     return int(gib * (1 << 30)) if gib > 0 else available_memory() // 2
+
+
+def device_memory_limit(cupy: Any, gib: float) -> int:
+    """Bytes for the same on the current GPU: half of what is free there, and not more than `gib` if given."""
+    cupy.get_default_memory_pool().free_all_blocks()
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    return min(free // 2, int(gib * (1 << 30))) if gib > 0 else free // 2
 
 
 def available_memory() -> int:

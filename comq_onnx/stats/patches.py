@@ -5,6 +5,7 @@ Only the sampled positions are gathered; the whole patch tensor of a sample neve
 
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -31,21 +32,23 @@ def output_size(spatial: tuple[int, ...], geometry: ConvGeometry) -> tuple[int, 
     return tuple(size for size, _ in _extents(spatial, geometry))
 
 
-def patches(image: np.ndarray, geometry: ConvGeometry, positions: np.ndarray) -> np.ndarray:
+def patches(image: Any, geometry: ConvGeometry, positions: np.ndarray, xp: Any = np) -> Any:
     """The vectors that the rows of the weight multiply at flat output `positions`.
 
-    `image` is one sample, ``(channels, *spatial)``. The result is ``(groups, positions, channels / groups *
-    prod(kernel))`` in the row order of `graph.layout`: channel first, kernel last. ``patches @ rows`` is the
-    convolution's output at these positions, ``(groups, positions, cols)``, bias left out.
+    `image` is one sample, ``(channels, *spatial)``, an array of `xp`; positions are on the host. The result
+    is ``(groups, positions, channels / groups * prod(kernel))`` in the row order of `graph.layout`: channel
+    first, kernel last. ``patches @ rows`` is the convolution's output at these positions, ``(groups,
+    positions, cols)``, bias left out.
     """
     channels, *spatial = image.shape
     index, inside = _input_index(tuple(spatial), geometry, positions)
     flat = image.reshape(channels, -1)
     if flat.shape[1] == 0:
-        gathered = np.zeros((channels, *index.shape), image.dtype)
+        gathered = xp.zeros((channels, *index.shape), image.dtype)
     else:
-        gathered = flat[:, index]
-        gathered[:, ~inside] = 0
+        gathered = flat[:, xp.asarray(index)]
+        if not inside.all():
+            gathered = xp.where(xp.asarray(inside), gathered, image.dtype.type(0))
     groups = geometry.group
     grouped = gathered.reshape(groups, channels // groups, *index.shape).swapaxes(1, 2)
     return grouped.reshape(groups, len(positions), -1)

@@ -7,6 +7,7 @@ a tap, and so one Gram matrix.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,11 +65,11 @@ class Sampling:
         return sample_positions(total, self.seed, tap.tensor, sample, limit)
 
 
-def rows_of(tap: Tap, activation: np.ndarray, sampling: Sampling, first: int) -> Iterator[np.ndarray]:
+def rows_of(tap: Tap, activation: Any, sampling: Sampling, first: int, xp: Any = np) -> Iterator[Any]:
     """Rows ``(groups, n, rows)`` of one batch of activations, whose first sample has the number `first`.
 
-    ComqError where the shape of the activation does not meet the weight: the layer itself is not run, so the
-    runtime has not checked.
+    Rows and activation are arrays of `xp`. ComqError where the shape of the activation does not meet the
+    weight: the layer itself is not run, so the runtime has not checked.
     """
     if not _meets(tap, activation.shape):
         raise ComqError(
@@ -80,28 +81,29 @@ def rows_of(tap: Tap, activation: np.ndarray, sampling: Sampling, first: int) ->
     if tap.geometry is not None:
         for i, image in enumerate(activation):
             total = math.prod(output_size(image.shape[1:], tap.geometry))
-            yield patches(image, tap.geometry, sampling.positions(tap, total, first + i))
+            yield patches(image, tap.geometry, sampling.positions(tap, total, first + i), xp)
         return
     if tap.kind == "left":
         activation = activation[:, None] if activation.ndim == 1 else activation
         activation = activation.swapaxes(-1, -2)
-    yield _grouped(activation, tap)
+    yield _grouped(activation, tap, xp)
 
 
-def check_finite(tensor: str, activation: np.ndarray, first: int, entries: int) -> None:
-    """ComqError naming the tensor and the sample where an activation is NaN or infinite.
+def check_finite(tensor: str, activation: Any, place: tuple[int, int], xp: Any = np) -> None:
+    """ComqError naming the tensor and the sample where an activation, an array of `xp`, is not finite.
 
-    The batch holds samples `first` to ``first + entries - 1``.
+    `place` is the number of the batch's first sample and how many it has.
     """
     # A float64 sum of float32 values cannot overflow, and costs a fraction of looking at each.
-    if activation.dtype != np.float64 and np.isfinite(activation.sum(dtype=np.float64)):
+    if activation.dtype != np.float64 and xp.isfinite(activation.sum(dtype=np.float64)):
         return
-    if np.isfinite(activation).all():
+    if xp.isfinite(activation).all():
         return
+    first, entries = place
     where = f"sample {first}" if entries == 1 else f"samples {first} to {first + entries - 1}"
     if activation.ndim and len(activation) == entries:
-        finite = np.isfinite(activation.reshape(entries, -1)).all(axis=1)
-        where = f"sample {first + int(np.argmin(finite))}"
+        finite = xp.isfinite(activation.reshape(entries, -1)).all(axis=1)
+        where = f"sample {first + finite.tolist().index(False)}"
     raise ComqError(
         "the float model computes NaN or infinity",
         where=f"tensor '{tensor}', calibration {where}",
@@ -124,7 +126,7 @@ def _meets(tap: Tap, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _grouped(activation: np.ndarray, tap: Tap) -> np.ndarray:
+def _grouped(activation: Any, tap: Tap, xp: Any) -> Any:
     """``[..., *batch, s, rows]`` as ``(groups, n, rows)``: batch axes of the weight become groups.
 
     The activation is broadcast where the weight has an entry for each group and it has not; an axis of the
@@ -139,6 +141,6 @@ def _grouped(activation: np.ndarray, tap: Tap) -> np.ndarray:
     own = activation.shape[-2 - depth : -2]
     wide = tuple(have if want == 1 else want for want, have in zip(batch, own, strict=True))
     free = activation.shape[: -2 - depth]
-    activation = np.broadcast_to(activation, (*free, *wide, *activation.shape[-2:]))
+    activation = xp.broadcast_to(activation, (*free, *wide, *activation.shape[-2:]))
     axes = [len(free) + i for i, want in enumerate(batch) if want != 1]
-    return np.moveaxis(activation, axes, range(len(axes))).reshape(tap.groups, -1, rows)
+    return xp.moveaxis(activation, axes, range(len(axes))).reshape(tap.groups, -1, rows)

@@ -102,8 +102,9 @@ def host(values: Any) -> np.ndarray:
 
 def feedback(backend: Backend, case: Case) -> np.ndarray:
     """Steps from rounding with feedback on the backend."""
-    eye = np.eye(case.gram.shape[1], dtype=case.gram.dtype)
-    factor = coupling(case.gram + case.gram.dtype.type(0.01) * eye, numpy_)  # pyright: ignore
+    groups, rows, _ = case.gram.shape
+    damping = np.full(groups, 0.01, case.gram.dtype)
+    factor = coupling(case.gram, np.ones((groups, rows), dtype=bool), damping, numpy_)  # pyright: ignore
     return host(backend.feedback(on(backend, factor), on(backend, case.weight), on(backend, case.steps)))
 
 
@@ -137,7 +138,9 @@ def swept_in_order(backend: Backend, case: Case) -> Answer:
 
 def rounding_errors(backend: Backend, case: Case) -> np.ndarray:
     importance = np.abs(np.diagonal(case.gram, axis1=1, axis2=2)).copy()
-    return host(backend.rounding_error(*(on(backend, v) for v in (case.weight, importance, case.steps))))
+    return host(
+        backend.rounding_errors(*(on(backend, v) for v in (case.weight, importance, case.steps)), (1.0, 0.7))
+    )
 
 
 def check_exact(case: Case, got: Answer, wanted: Answer) -> None:

@@ -27,6 +27,11 @@ def make(size: tuple[int, int, int, int], seed: int = 0, whole: bool = True):
     return gram, weight, steps, np.clip(np.rint(p), steps.spread(lo), steps.spread(lo + 7)) if whole else p
 
 
+def factor_of(gram: np.ndarray, backend: Backend) -> np.ndarray:
+    groups, rows, _ = gram.shape
+    return coupling(gram, np.ones((groups, rows), dtype=bool), np.zeros(groups, gram.dtype), backend)
+
+
 def cell(steps: Steps, g: int, m: int, k: int) -> tuple[float, float, float]:
     b = steps.block_of[g, k]
     return steps.scale[g, m, b], steps.lo[g, m, b], steps.hi[g, m, b]
@@ -78,7 +83,10 @@ def test_rounding_error_is_a_weighted_sum_of_squares(backend: Backend, size) -> 
         scale, lo, hi = cell(steps, g, m, k)
         error = weight[g, m, k] - scale * np.clip(np.rint(weight[g, m, k] / scale), lo, hi)
         total[g, m, steps.block_of[g, k]] += importance[g, k] * error**2
-    np.testing.assert_allclose(backend.rounding_error(weight, importance, steps), total, rtol=1e-12)
+    small = Steps(steps.scale / 0.5, steps.lo, steps.hi, steps.block_of)
+    both = backend.rounding_errors(weight, importance, small, (1.0, 0.5))
+    np.testing.assert_allclose(both[1], total, rtol=1e-12)
+    assert (both[0] != both[1]).all()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -86,6 +94,23 @@ def test_cholesky_is_a_factor(backend: Backend, size) -> None:
     gram, *_ = make(size)
     lower = np.tril(backend.cholesky(gram.copy()))
     np.testing.assert_allclose(lower @ lower.swapaxes(1, 2), gram, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_coupling_is_the_unit_upper_factor_of_the_damped_gram(backend: Backend, size) -> None:
+    gram, *_ = make(size)
+    groups, _, rows, _ = size
+    live = np.arange(rows)[None] < max(rows - 2, 1)
+    live = np.repeat(live, groups, axis=0)
+    gram *= live[:, :, None] & live[:, None, :]
+    before = gram.copy()
+    unit = np.triu(coupling(gram, live, np.full(groups, 0.3), backend), 1) + np.eye(rows)
+    damped = gram + np.eye(rows) * np.where(live, 0.3, 1.0)[:, None, :]
+    inner = np.linalg.solve(unit, np.linalg.solve(unit, damped).swapaxes(1, 2))
+    pivots = np.diagonal(inner, axis1=1, axis2=2)
+    assert (pivots > 0).all()
+    np.testing.assert_allclose(inner, pivots[:, None] * np.eye(rows), atol=1e-8 * np.abs(gram).max())
+    assert np.array_equal(gram, before)
 
 
 @pytest.mark.parametrize("rows", [3, 80])
@@ -99,7 +124,7 @@ def test_cholesky_refuses_what_is_not_positive_definite(backend: Backend, rows: 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_feedback_is_obq_with_explicit_inverse_updates(backend: Backend, size) -> None:
     gram, weight, steps, _ = make(size)
-    assert np.array_equal(backend.feedback(coupling(gram, backend), weight, steps), obq(gram, weight, steps))
+    assert np.array_equal(backend.feedback(factor_of(gram, backend), weight, steps), obq(gram, weight, steps))
 
 
 @pytest.mark.parametrize("sweeps", [1, 3])
@@ -230,7 +255,7 @@ def test_rows_without_diagonal_are_left_alone(backend: Backend) -> None:
 
 def test_groups_and_columns_are_independent(backend: Backend) -> None:
     gram, weight, steps, p = make((3, 4, 40, 1))
-    factor, picks = coupling(gram, backend), np.random.default_rng(0).random((9, 4))
+    factor, picks = factor_of(gram, backend), np.random.default_rng(0).random((9, 4))
     together = backend.feedback(factor, weight, steps)
     kicked, rest = p.copy(), rest_of(gram, weight, steps, p)
     backend.kick(gram, rest.copy(), kicked, steps, picks)
@@ -254,7 +279,7 @@ def test_bounds_may_be_shared_by_all_columns(backend: Backend, blocks: int) -> N
     )
     answers = []
     for chosen in (Steps(steps.scale, low, high, steps.block_of), spread):
-        codes = backend.feedback(coupling(gram, backend), weight, chosen)
+        codes = backend.feedback(factor_of(gram, backend), weight, chosen)
         residual = rest_of(gram, weight, chosen, codes)
         backend.descend(gram, weight @ gram, residual, codes, chosen, 5, False)
         backend.kick(gram, residual, codes, chosen, np.random.default_rng(0).random((5, 2)))
@@ -273,7 +298,7 @@ def test_float32_stays_float32_and_close(backend: Backend) -> None:
     residual = rest_of(gram, weight, narrow, p)
     backend.descend(gram, weight @ gram, residual, p, narrow, 50, False)
     assert (
-        backend.feedback(coupling(gram, backend), weight, narrow).dtype
+        backend.feedback(factor_of(gram, backend), weight, narrow).dtype
         == p.dtype
         == residual.dtype
         == np.float32

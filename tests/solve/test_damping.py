@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from comq_onnx.backends import numba_
+from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Backend
 from comq_onnx.grid import Grid
 from comq_onnx.records import InputStats, Problem
@@ -35,7 +36,7 @@ def problem(samples: int, per_sample: int, rows: int = 32, bits: int = 3) -> Pro
 
 
 def damping_of(one: Problem, backend: Backend) -> float:
-    return float(chosen(one.stats, pose(one, True), True, backend)[0])
+    return float(chosen(one.stats, pose(one, True), True, Engine(backend))[0])
 
 
 def test_the_second_half_is_what_the_first_leaves() -> None:

@@ -5,6 +5,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from comq_onnx.backends.engine import Engine
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.prepare import prepare
@@ -27,12 +28,19 @@ def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def run(proto: onnx.ModelProto, data, on_batch=None, **options) -> tuple[Collected, list]:
+def run(
+    proto: onnx.ModelProto,
+    data,
+    on_batch=None,
+    engine: Engine | None = None,
+    device: str = "cpu",
+    **options,
+) -> tuple[Collected, list]:
     recipe = Recipe(**options)
     model = prepare(load(proto), 17)
     layers, _ = find_layers(model, recipe)
     calibration = open_calibration(data, open_session(widen(to_proto(model))).inputs, recipe)
-    return collect(model, layers, calibration, recipe, on_batch), layers
+    return collect(model, layers, calibration, recipe, on_batch, engine, device), layers
 
 
 def activation(proto: onnx.ModelProto, name: str, **feeds: np.ndarray) -> np.ndarray:
@@ -56,3 +64,31 @@ MLP = "g (float[N, S, 16] x) => (float[N, S, 8] y) { h = MatMul(x, w) a = Relu(h
 
 def mlp() -> onnx.ModelProto:
     return model_of(MLP, w=gaussian(16, 32, seed=1), v=gaussian(32, 8, seed=2))
+
+
+MASKED = """g (float[N, S, 16] x, int64[N, S] attention_mask) => (float[N, S, 8] y, float[M, 8] z)
+{
+  y = MatMul(x, w)
+  shape = Constant<value = int64[2] {-1, 16}>()
+  flat = Reshape(x, shape)
+  z = MatMul(flat, v)
+}"""
+
+
+def masked() -> onnx.ModelProto:
+    return model_of(MASKED, w=gaussian(16, 8, seed=1), v=gaussian(16, 8, seed=2))
+
+
+def conv_net() -> onnx.ModelProto:
+    return model_of(
+        """g (float[N, 4, H, W] x) => (float[N, 8, A, B] y)
+        {
+          a = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, full)
+          r = Relu(a)
+          d = Conv<pads = [1, 1, 1, 1], group = 8>(r, depth)
+          y = Conv(d, point)
+        }""",
+        full=gaussian(8, 4, 3, 3, seed=1),
+        depth=gaussian(8, 1, 3, 3, seed=2),
+        point=gaussian(8, 8, 1, 1, seed=3),
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from stats.collecting import activation, agrees, gaussian, mlp, model_of, run
+from stats.collecting import activation, agrees, gaussian, masked, mlp, model_of, run
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.find import find_layers
@@ -109,19 +109,10 @@ def test_batched_weights_on_the_left():
     assert agrees(collected.stats[layers[0].name], x.swapaxes(1, 2))
 
 
-MASKED = """g (float[N, S, 16] x, int64[N, S] attention_mask) => (float[N, S, 8] y, float[M, 8] z)
-{
-  y = MatMul(x, w)
-  shape = Constant<value = int64[2] {-1, 16}>()
-  flat = Reshape(x, shape)
-  z = MatMul(flat, v)
-}"""
-
-
 def test_padding_enters_neither_mean_nor_gram():
     x, mask = gaussian(4, 6, 16), (np.arange(6) < np.array([[6], [4], [2], [1]])).astype(np.int64)
     spoiled = np.where(mask[..., None] == 0, np.float32(1e3), x)
-    proto = model_of(MASKED, w=gaussian(16, 8, seed=1), v=gaussian(16, 8, seed=2))
+    proto = masked()
     for name in ("", "attention_mask"):
         collected, layers = run(proto, {"x": spoiled, "attention_mask": mask}, mask_input=name, batch_size=2)
         for layer in layers:

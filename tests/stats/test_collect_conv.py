@@ -1,23 +1,7 @@
 """Convolutions, against all patches written out."""
 
 import numpy as np
-import onnx
-from stats.collecting import activation, agrees, gaussian, model_of, run
-
-
-def conv_net() -> onnx.ModelProto:
-    return model_of(
-        """g (float[N, 4, H, W] x) => (float[N, 8, A, B] y)
-        {
-          a = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, full)
-          r = Relu(a)
-          d = Conv<pads = [1, 1, 1, 1], group = 8>(r, depth)
-          y = Conv(d, point)
-        }""",
-        full=gaussian(8, 4, 3, 3, seed=1),
-        depth=gaussian(8, 1, 3, 3, seed=2),
-        point=gaussian(8, 8, 1, 1, seed=3),
-    )
+from stats.collecting import activation, agrees, conv_net, gaussian, model_of, run
 
 
 def im2col(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:

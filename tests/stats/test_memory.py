@@ -1,5 +1,7 @@
 """What may be used of the memory that is there."""
 
+from types import SimpleNamespace
+
 from comq_onnx.stats import memory
 
 
@@ -31,3 +33,15 @@ def test_systems_without_proc(tmp_path, monkeypatch):
     assert memory.available_memory() > 1 << 20
     monkeypatch.delattr(memory.os, "sysconf")
     assert memory.available_memory() == memory.UNKNOWN
+
+
+def test_half_of_what_is_free_on_a_gpu():
+    freed = []
+    cupy = SimpleNamespace(
+        get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: freed.append(True)),
+        cuda=SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (8 << 30, 16 << 30))),
+    )
+    assert memory.device_memory_limit(cupy, 0.0) == 4 << 30
+    assert memory.device_memory_limit(cupy, 1.5) == 3 << 29
+    assert memory.device_memory_limit(cupy, 6.0) == 4 << 30
+    assert len(freed) == 3

@@ -1,0 +1,1 @@
+"""What `bench_solver.py` measures, one module per part."""
