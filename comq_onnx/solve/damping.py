@@ -9,7 +9,6 @@ correlated.
 """
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,11 @@ LOWER = 0.004
 RANGE = (1e-3, 1.0)
 UNJUDGED = 0.5
 """Where no samples are held out: damping is this times live inputs / calibration rows, within `RANGE`."""
-PROBES = 32
-"""Random columns whose errors are scored."""
+PROBES = 16
+"""Random columns whose errors are scored. More of them, or the two halves the other way round as well, change
+no held-out error of the solver's benchmark by more than a part in a hundred, up or down."""
 GROUPS = 32
 """Groups of a layer that are judged, evenly spaced: a depthwise convolution has hundreds that are alike."""
-LONG = 1024
-"""Columns longer than this are judged on one half only: each half costs a factorisation per candidate."""
 WIDE = 1 << 20
 """A bound that no step of a probe reaches."""
 
@@ -46,15 +44,11 @@ def chosen(stats: InputStats | None, posed: Posed, centred: bool, engine: Engine
         crowding = posed.live.sum(axis=1) / max(stats.count, 1)
         return xp.clip(UNJUDGED * crowding, RANGE[0], 0.2)
     some = np.linspace(0, groups - 1, min(groups, GROUPS)).astype(int)
-    first, second = halves(_of_groups(stats, some), xp)
-    turns = [(first, second)] if posed.live.shape[1] > LONG else [(first, second), (second, first)]
-    basis = _Basis(posed.live[some], posed.gram.dtype, centred, engine.backend)
-    judges = [_Judge(basis, seen, unseen) for seen, unseen in turns]
+    seen, unseen = halves(_of_groups(stats, some), xp)
+    judge = _Judge(_Basis(posed.live[some], posed.gram.dtype, centred, engine.backend), seen, unseen)
 
     def judged(*dampings: float) -> list[tuple[float, float]]:
-        errors = engine.map(lambda one: one[0].error(one[1]), product(judges, dampings))
-        table = np.reshape(list(errors), (len(judges), len(dampings)))
-        return list(zip(dampings, table.sum(axis=0).tolist(), strict=True))
+        return list(zip(dampings, engine.map(judge.error, dampings), strict=True))
 
     tried = judged(*CANDIDATES)
     if tried[0][1] <= min(tried[1][1], tried[2][1]):

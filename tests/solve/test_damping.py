@@ -10,7 +10,6 @@ from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Backend
 from comq_onnx.grid import Grid
 from comq_onnx.records import InputStats, Problem
-from comq_onnx.solve import damping as module
 from comq_onnx.solve.damping import RANGE, chosen, halves, unseen_error
 from comq_onnx.solve.pose import pose
 
@@ -105,13 +104,6 @@ def _total(error: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """The weight's deviation from the local errors: the wish of a row was moved by those before it."""
     upper = np.linalg.cholesky(gram[::-1, ::-1])[::-1, ::-1]
     return np.linalg.solve((upper / np.diag(upper)).T, error)
-
-
-def test_one_turn_is_enough_for_long_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = problem(200, 4)
-    both = damping_of(one, numba_)
-    monkeypatch.setattr(module, "LONG", 16)
-    assert 0.3 * both < damping_of(one, numba_) < 3 * both
 
 
 def test_without_samples_held_out_damping_follows_the_rows(backend: Backend) -> None:
