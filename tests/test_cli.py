@@ -1,6 +1,7 @@
 """The command as a user meets it: tables, exit codes, files."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,29 @@ def test_underscores_and_minus_one_are_understood(net: Path) -> None:
     done = call(net, "-o", out, "--calibration_data", data, "--block_size", "-1", "--solver", "comq_paper")
     assert done.exit_code == 0
     assert "int4 channel" in done.stdout
+
+
+def test_effort_threads_and_device_are_flags(net: Path) -> None:
+    out, data = net.with_name("small.onnx"), net.with_name("data.npz")
+    words = (net, "-o", out, "--calibration-data", data, "--device", "cpu", "--threads", 1)
+    assert call(*words, "--effort", "fast").exit_code == 0
+    fast = out.read_bytes()
+    assert call(*words, "--effort", "max").exit_code == 0
+    assert out.read_bytes() != fast
+    refused = call(*words, "--device", "tpu")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("comq-onnx: ")
+    assert "--device" in refused.stderr
+
+
+@pytest.mark.skipif(find_spec("cupy") is not None, reason="CuPy is installed")
+def test_a_gpu_that_is_not_there_is_one_sentence_and_no_file(net: Path) -> None:
+    out = net.with_name("small.onnx")
+    refused = call(net, "-o", out, "--calibration-data", net.with_name("data.npz"), "--device", "cuda")
+    assert refused.exit_code == 1
+    assert refused.stderr.strip().splitlines()[-1].startswith("comq-onnx: ")
+    assert "Traceback" not in refused.stderr
+    assert not out.exists()
 
 
 def test_the_report_accounts_for_every_weight(net: Path) -> None:

@@ -87,6 +87,15 @@ def test_the_same_run_gives_the_same_bytes(
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+def test_any_number_of_threads_gives_the_same_bytes(
+    net: onnx.ModelProto, data: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    for threads in (1, 2, 3):
+        quantize(net, tmp_path / f"{threads}.onnx", data, Recipe(threads=threads))
+    one, two, three = ((tmp_path / f"{threads}.onnx").read_bytes() for threads in (1, 2, 3))
+    assert one == two == three
+
+
 def test_the_shell_of_the_model_is_kept(
     net: onnx.ModelProto, data: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -14,6 +14,10 @@ from comq_onnx import ComqError, Recipe
         ("block_size", "48", "--block-size"),
         ("batch_size", 0, "--batch-size"),
         ("calibration_samples", 0, "--calibration-samples"),
+        ("effort", "heroic", "--effort"),
+        ("device", "gpu", "--device"),
+        ("device", "cuda:first", "--device"),
+        ("threads", -1, "--threads"),
     ],
 )
 def test_a_wrong_value_names_its_flag(field: str, value: object, said: str) -> None:
@@ -23,6 +27,7 @@ def test_a_wrong_value_names_its_flag(field: str, value: object, said: str) -> N
 
 def test_only_what_was_asked_for_is_kept() -> None:
     assert Recipe().as_json() == "{}"
+    assert Recipe(threads=2, effort="max").as_json() == '{"effort": "max"}'
     assert Recipe(weights="int2", nodes_to_exclude=("head",)).as_dict() == {
         "weights": "int2",
         "nodes_to_exclude": ("head",),

@@ -12,6 +12,8 @@ minilm
 conv
     The same on the convolutions of EfficientNet-Lite0 and the PP-OCR detector, each judged on the test data
     of `bench_accuracy.py`.
+ablation
+    The same MatMuls with a part of the solver left out or changed, as parts of its error and time.
 ladder
     Time against size, ratios to `gptq` in the same run, exponents of growth, and a picture.
 residual
@@ -24,13 +26,13 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from solver import accuracy, cases, ladder, residual, whole
+from solver import ablation, accuracy, cases, ladder, residual, whole
 from zoo.model import Places
 
 from comq_onnx.backends.engine import cpu_engine
 from comq_onnx.grid import Grid
 
-PARTS = ("minilm", "conv", "ladder", "residual", "whole")
+PARTS = ("minilm", "ablation", "conv", "ladder", "residual", "whole")
 
 
 def grids_of(options: argparse.Namespace, block: int) -> list[Grid]:
@@ -87,7 +89,9 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, nargs="+", default=[0, 32, 128], help="0 is per channel")
     parser.add_argument("--asymmetric", action="store_true")
     parser.add_argument("--all", action="store_true", help="all 36 MatMuls instead of eight")
-    parser.add_argument("--rows", nargs="+", default=list(accuracy.ROWS), choices=accuracy.ROWS)
+    parser.add_argument(
+        "--rows", nargs="+", default=list(accuracy.ROWS), choices=accuracy.ROWS + accuracy.COARSE
+    )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--longest", type=int, default=4096, help="longest columns of the ladder")
     parser.add_argument("--plot", type=Path, default=Path("docs/solver_scaling.png"))
@@ -96,6 +100,9 @@ def main() -> None:
         print(f"\n## {part}\n", flush=True)
         if part == "minilm":
             run_minilm(options)
+        elif part == "ablation":
+            found = cases.minilm_cases(options.cache, options.all)
+            ablation.table(found, grids_of(options, 0), cpu_engine(options.threads))
         elif part == "conv":
             run_conv(options)
         elif part == "ladder":

@@ -25,8 +25,8 @@ DEPTH = 4
 MANY_STARTS = ((1.0, 0.95, 0.9, 0.85), (0.96, 0.98, 1.02, 1.04), (0.985, 0.99, 1.005, 1.01))
 EFFORTS = {
     "fast": Settings(rounds=((1.0,),), kicks=0),
-    "normal": Settings(rounds=((1.0, 0.93),), kicks=40),
-    "max": Settings(rounds=MANY_STARTS, kicks=400, spectrum=True),
+    "normal": Settings(rounds=((1.0, 0.93),), kicks=36),
+    "max": Settings(rounds=MANY_STARTS, kicks=360, spectrum=True),
 }
 SHORT_ROWS = 64
 """Columns up to this long cost next to nothing: all starts are tried at ``normal`` too."""

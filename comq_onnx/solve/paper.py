@@ -5,6 +5,7 @@ Codes start as floats ``W / d``, so that the residual starts at zero; each colum
 scale is searched, which the paper leaves to the user. No damping, no bias.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from comq_onnx.backends.engine import Engine
@@ -19,16 +20,22 @@ from comq_onnx.solve.scales import bounds, searched
 SWEEPS = 4
 
 
-def solve(posed: Posed, engine: Engine, sweeps: int = SWEEPS) -> Rounded:
-    """Steps ``(G, M, K)``, stored scales, zero points."""
-    p, scale, zero = by_pieces(posed, engine, lambda part, _: _columns(part, engine.backend, sweeps))
+def solve(
+    posed: Posed, engine: Engine, sweeps: int = SWEEPS, factors: Sequence[float] | None = None
+) -> Rounded:
+    """Steps ``(G, M, K)``, stored scales, zero points. `factors` as in `scales.searched`."""
+
+    def piece(part: Posed, _: slice) -> Rounded:
+        return _columns(part, engine.backend, sweeps, searched(part, engine.backend, factors))
+
+    p, scale, zero = by_pieces(posed, engine, piece)
     return p, scale, zero
 
 
-def _columns(posed: Posed, backend: Backend, sweeps: int) -> Rounded:
+def _columns(posed: Posed, backend: Backend, sweeps: int, start: tuple[Array, Array | None]) -> Rounded:
     xp, weight = posed.xp, posed.weight
     groups, cols, rows = weight.shape
-    scale, zero = searched(posed, backend)
+    scale, zero = start
     natural = xp.broadcast_to(xp.arange(rows), (groups, rows))
     block_of = xp.ascontiguousarray(posed.block_of)
     problem = Ordered(natural, posed.gram, posed.gram, block_of, posed.gram, "")

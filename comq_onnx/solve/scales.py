@@ -5,6 +5,7 @@ end of the column axis that hold one scale together: 0 for none, M for a per-ten
 by side are several runs of M columns).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,19 +59,23 @@ def blocked(values: Array, block: int, fill: Any, xp: Any) -> Array:
     return values.reshape(groups, cols, -1, block)
 
 
-def searched(posed: Posed, backend: Backend) -> tuple[Array, Array | None]:
+def searched(
+    posed: Posed, backend: Backend, factors: Sequence[float] | None = None
+) -> tuple[Array, Array | None]:
     """The scale (and zero point) whose rounding errors, weighted by diag(Gram), are smallest.
 
-    Tries shrink factors of absmax and, on asymmetric grids, the zero points around absmax's.
+    Tries shrink factors of absmax, `SHRINKS` of them down to `LOWEST_SHRINK` unless `factors` are given, and
+    on asymmetric grids the zero points around absmax's.
     """
     xp = posed.xp
     top, zero = absmax(posed, live_only=True)
     importance = xp.ascontiguousarray(posed.diagonal)
-    factors = np.geomspace(1.0, LOWEST_SHRINK[posed.grid.bits], SHRINKS)
+    shrinks = np.geomspace(1.0, LOWEST_SHRINK[posed.grid.bits], SHRINKS)
+    shrinks = shrinks if factors is None else np.array(factors)
     best_scale, best_zero, best = top, zero, xp.full(top.shape, np.inf)
     for zero_point in _zero_points(zero, posed):
         steps = Steps(top, *bounds(zero_point, posed), posed.block_of)
-        errors = backend.rounding_errors(posed.weight, importance, steps, factors.tolist())
+        errors = backend.rounding_errors(posed.weight, importance, steps, shrinks.tolist())
         if posed.tied:
             errors = xp.broadcast_to(
                 errors.sum(axis=(1, 2, 3), keepdims=True, dtype=np.float64), errors.shape
@@ -79,7 +84,7 @@ def searched(posed: Posed, backend: Backend) -> tuple[Array, Array | None]:
         error = xp.take_along_axis(errors, at[None], axis=0)[0]
         better = error < best
         best = xp.where(better, error, best)
-        scale = (top * xp.asarray(factors.astype(top.dtype))[at]).astype(top.dtype)
+        scale = (top * xp.asarray(shrinks.astype(top.dtype))[at]).astype(top.dtype)
         best_scale = xp.where(better, scale, best_scale)
         if zero_point is not None:
             best_zero = xp.where(better, zero_point, best_zero)

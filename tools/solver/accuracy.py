@@ -5,30 +5,35 @@ from collections.abc import Callable
 
 import numpy as np
 
-from comq_onnx.backends.engine import Engine
+from comq_onnx.backends.engine import Engine, single_threaded_blas
 from comq_onnx.grid import Grid, dequantize
 from comq_onnx.records import Problem
-from comq_onnx.solve import rtn
+from comq_onnx.solve import gptq, paper, rtn
 from comq_onnx.solve.layer import solve_layer
-from comq_onnx.solve.pose import pose
+from comq_onnx.solve.pose import Posed, pose
+from comq_onnx.solve.rtn import Rounded
 from solver.cases import Case, held_out_error
 
 ROWS = ("rtn", "rtn searched", "comq-paper", "gptq", "comq fast", "comq normal", "comq max")
+COARSE = ("comq-paper coarse", "gptq coarse")
+COARSE_FACTORS = (1.0, 0.92, 0.84, 0.76, 0.68)
+"""A scale search as short as those that published baselines often have."""
 GOALS = {
     "comq normal": {"comq-paper": (0.76, 0.70, 0.61), "gptq": (0.88, 0.79, 0.67)},
     "comq max": {"comq-paper": (0.70, 0.65, 0.57), "gptq": (0.81, 0.73, 0.63)},
 }
-"""Largest ratios wanted at W4, W3, W2, set beside baselines whose scale was searched over five factors."""
+"""Largest ratios wanted at W4, W3, W2."""
 
 
 def solved(problem: Problem, row: str, compensate: bool, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
     """Weight error ``(G, K, M)`` and bias ``(G, M)`` of one row of a table."""
-    if row == "rtn searched":
+    if row == "rtn searched" or row in COARSE:
         posed = pose(problem, centred=False)
-        p, scale, _ = rtn.solve_searched(posed, engine.backend)
+        with single_threaded_blas():
+            p, scale, _ = _baseline(posed, row, engine)
         wide = np.repeat(scale, posed.block, axis=2)[:, :, : p.shape[2]].astype(np.float64)
         error = problem.weight - np.ldexp(wide * p, posed.exponent).swapaxes(1, 2)
-        mean = problem.stats.mean if problem.stats else np.zeros(error.shape[:2])
+        mean = problem.stats.mean if problem.stats else np.zeros(error[:, :, 0].shape)
         bias = np.einsum("gk,gkm->gm", mean, error) if compensate else None
     else:
         solver, _, effort = row.partition(" ")
@@ -36,6 +41,14 @@ def solved(problem: Problem, row: str, compensate: bool, engine: Engine) -> tupl
         error = problem.weight - dequantize(answer.codes, answer.scale, answer.zero_point, answer.grid)
         bias = answer.bias
     return error, np.zeros_like(error[:, 0]) if bias is None else bias
+
+
+def _baseline(posed: Posed, row: str, engine: Engine) -> Rounded:
+    if row == "gptq coarse":
+        return gptq.solve(posed, engine, COARSE_FACTORS)[0]
+    if row == "comq-paper coarse":
+        return paper.solve(posed, engine, factors=COARSE_FACTORS)
+    return rtn.solve_searched(posed, engine.backend)
 
 
 Cell = tuple[float, float]
@@ -77,11 +90,11 @@ def print_ratios(
 ) -> None:
     """Each effort's error over each baseline's, and the goal where there is one."""
     for row in ("comq fast", "comq normal", "comq max"):
-        for base in ("comq-paper", "gptq"):
+        for base in ("comq-paper", "gptq", *COARSE):
             found = [(cells.get((row, str(grid))), cells.get((base, str(grid)))) for grid in grids]
             ratios = [mine[0] / theirs[0] for mine, theirs in found if mine and theirs]
             if not ratios:
                 continue
-            wanted = GOALS.get(row, {}).get(base) if goals else None
+            wanted = GOALS.get(row, {}).get(base.removesuffix(" coarse")) if goals else None
             text = f"{row} / {base}: " + " ".join(f"{ratio:.3f}" for ratio in ratios)
             say(text + (f"   (goals {' '.join(f'{goal:.2f}' for goal in wanted)})" if wanted else ""))
