@@ -6,7 +6,7 @@ itself changes every code, so it is blocked: the compiled loop inside a block of
 it. Kernels hold no lock, so columns may be cut over threads, and no value depends on how they were cut.
 """
 
-# The checker sees the bodies of numba's intrinsics and not the functions they become.
+# The checker sees the bodies of intrinsics and not the functions they become.
 # pyright: reportCallIssue=false
 
 from collections.abc import Sequence
@@ -14,10 +14,8 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 import scipy.linalg
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
+from comq_onnx.backends.instructions import LANES, any_beyond, nearest
 from comq_onnx.backends.numpy_ import GAIN, REPAIRS, STILL
 from comq_onnx.backends.protocol import Steps
 
@@ -27,8 +25,6 @@ ROWS_PER_BLOCK = 32
 """Rows between two matrix products in `feedback`."""
 NEVER = 1e30
 """A threshold that no residual reaches, for rows that count for nothing."""
-LANES = 16
-"""Rows looked at together when a sweep searches for one that moves: a vector of float32."""
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 # Sums of many terms are vectorised, in an order that depends on the processor and on nothing else.
@@ -38,44 +34,6 @@ _summing = numba.njit(
     error_model="numpy",
     fastmath={"reassoc", "contract", "nnan", "ninf", "nsz", "arcp"},
 )
-
-
-@intrinsic
-def _nearest(_context, value):
-    """`numpy.rint` as an instruction: NumPy's own is a call, and loops with calls are not vectorised."""
-
-    def generate(_, builder, __, arguments):
-        function = builder.module.declare_intrinsic("llvm.rint", [arguments[0].type])
-        return builder.call(function, arguments)
-
-    return value(value), generate
-
-
-@intrinsic
-def _any_beyond(_context, rest, up, down, start):
-    """Whether one of the `LANES` residuals from `start` on is above `up` or below `down`.
-
-    As vector instructions: the compiler keeps such a loop with its early answer scalar, and sweeps that move
-    little do nothing else.
-    """
-
-    def generate(context, builder, signature, arguments):
-        array, *_ = signature.args
-        vector = ir.VectorType(context.get_data_type(array.dtype), LANES)
-
-        def load(kind, value):
-            first = builder.gep(context.make_array(kind)(context, builder, value).data, [arguments[3]])
-            return builder.load(
-                builder.bitcast(first, ir.PointerType(vector)), align=array.dtype.bitwidth // 8
-            )
-
-        here, top, bottom = (load(kind, v) for kind, v in zip(signature.args[:3], arguments[:3], strict=True))
-        above = builder.fcmp_ordered(">", here, top)
-        beyond = builder.or_(above, builder.fcmp_ordered("<", here, bottom))
-        bits = builder.bitcast(beyond, ir.IntType(LANES))
-        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
-
-    return types.boolean(rest, up, down, types.intp), generate
 
 
 def cholesky(gram: np.ndarray) -> np.ndarray:
@@ -118,7 +76,7 @@ def _rounding_errors(weight, importance, scale, lo, hi, starts, factors, out):
                     d = scale[g, m, b] * factors[f]
                     total, inverse = d * 0, 1 / d
                     for k in range(len(w)):
-                        error = w[k] - d * min(max(_nearest(w[k] * inverse), low), high)
+                        error = w[k] - d * min(max(nearest(w[k] * inverse), low), high)
                         total += h[k] * error * error
                     out[f, g, m, b] = total
 
@@ -148,7 +106,7 @@ def _feedback(coupling, goal, error, p, scale, lo, hi, block_of, start, stop):
                 d = scale[g, m, b]
                 low = lo[0, 0, 0] if same else lo[g, m, b]
                 high = hi[0, 0, 0] if same else hi[g, m, b]
-                step = min(max(_nearest(wish[i] / d), low), high)
+                step = min(max(nearest(wish[i] / d), low), high)
                 p[g, m, i] = step
                 miss = error[g, m, i] - d * step
                 error[g, m, i] = miss
@@ -244,12 +202,12 @@ def _sweep(gram, diagonal, rest, codes, d, low, high, up, down):
     moved, change = False, 0.0
     for start in range(0, rows, LANES):
         stop = min(start + LANES, rows)
-        if stop - start == LANES and not _any_beyond(rest, up, down, start):
+        if stop - start == LANES and not any_beyond(rest, up, down, start):
             continue
         for i in range(start, stop):
             if rest[i] > up[i] or rest[i] < down[i]:
                 old = codes[i]
-                step = old + _nearest(rest[i] / (diagonal[i] * d[i]))
+                step = old + nearest(rest[i] / (diagonal[i] * d[i]))
                 codes[i] = min(max(step, low[i]), high[i])
                 if codes[i] != old:
                     moved = True
@@ -355,7 +313,7 @@ def _sweep_ordered(gram, residual, p, scale, lo, hi, block_of, order):
             for i in order[g, m]:
                 slope = rest[i] / (diagonal[i] * d[i]) if diagonal[i] > 0 else 0.0
                 old = codes[i]
-                step = min(max(_nearest(old + slope), low[i]), high[i])
+                step = min(max(nearest(old + slope), low[i]), high[i])
                 if step != old:
                     codes[i] = step
                     _move(gram[g, i], diagonal[i], rest, i, d[i] * (step - old))

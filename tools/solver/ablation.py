@@ -1,4 +1,4 @@
-"""What each part of the default solver is worth: held-out error and time with the part left out or changed."""
+"""What each part of the default solver is worth: error and time with the part left out or changed."""
 
 import time
 from dataclasses import dataclass, replace
