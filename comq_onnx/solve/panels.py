@@ -24,7 +24,8 @@ def pieces(posed: Posed, cells: int) -> list[Piece]:
     if posed.tied:
         return [(slice(0, groups), slice(0, cols))]
     width = min(cols, max(COLUMNS, cells // rows))
-    width = -(-cols // -(-cols // width))
+    count = -(-cols // width)
+    width = -(-cols // (count + count % 2)) if count > 1 else cols  # an even number, for two or four threads
     tall = max(1, cells // (rows * cols)) if width == cols else 1
     return [
         (slice(g, min(g + tall, groups)), slice(m, min(m + width, cols)))

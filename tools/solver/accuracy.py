@@ -74,7 +74,9 @@ def table(
     cells: dict[tuple[str, str], Cell] = {}
     print("| solver | " + " | ".join(f"{grid}: error | time" for grid in grids) + " |")
     print("| --- |" + " ---: | ---: |" * len(grids))
+    small = min(cases, key=lambda case: case.weight.size)
     for row in rows:
+        solved(Problem(small.weight, small.seen, grids[0]), row, compensate, engine)  # the first may compile
         line = []
         for grid in grids:
             cells[row, str(grid)] = measured(cases, grid, row, compensate, engine)

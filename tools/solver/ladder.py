@@ -36,7 +36,7 @@ def problem(groups: int, rows: int, cols: int, seed: int = 0, bits: int = 4) -> 
     return Problem(rng.standard_normal((groups, rows, cols)) * 0.05, whole, Grid(bits))
 
 
-def seconds(one: Problem, row: str, engine: Engine, least: float = 0.5, most: int = 5) -> float:
+def seconds(one: Problem, row: str, engine: Engine, least: float = 1.0, most: int = 9) -> float:
     """Shortest of several runs; the first, which may compile, does not count where a run is short."""
     solver, _, effort = row.partition(" ")
     best, total, runs = np.inf, 0.0, 0
