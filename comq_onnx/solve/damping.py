@@ -45,7 +45,8 @@ def chosen(stats: InputStats | None, posed: Posed, centred: bool, engine: Engine
         return xp.clip(UNJUDGED * crowding, RANGE[0], 0.2)
     some = np.linspace(0, groups - 1, min(groups, GROUPS)).astype(int)
     seen, unseen = halves(_of_groups(stats, some), xp)
-    judge = _Judge(_Basis(posed.live[some], posed.gram.dtype, centred, engine.backend), seen, unseen)
+    live = posed.live if len(some) == groups else posed.live[xp.asarray(some)]
+    judge = _Judge(_Basis(live, posed.gram.dtype, centred, engine.backend), seen, unseen)
 
     def judged(*dampings: float) -> list[tuple[float, float]]:
         return list(zip(dampings, engine.map(judge.error, dampings), strict=True))
