@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comq_onnx.backends.cupy_ import open_device
-from comq_onnx.backends.engine import Engine, cpu_engine
+from comq_onnx.backends.engine import Engine, cpu_engine, open_engine
 from comq_onnx.errors import ComqError
 from comq_onnx.grid import Grid
 from comq_onnx.records import InputStats, Problem
@@ -104,14 +103,14 @@ def main() -> int:
     parser.add_argument("--cpu-rows", type=int, default=4096, help="longest columns that the CPU solves too")
     options = parser.parse_args()
     try:
-        backend = open_device(options.device)
+        engine = open_engine(f"cuda:{options.device}")
     except ComqError as error:
         print(error, file=sys.stderr)
         return 1
     print(
-        f"{device_name(backend.xp, options.device)}; CPU threads: {cpu_engine().threads}; int{options.bits}"
+        f"{device_name(engine.backend.xp, options.device)}; CPU threads: {cpu_engine().threads}; int{options.bits}"
     )
-    table(options, Engine(backend, 1))
+    table(options, engine)
     return 0
 
 

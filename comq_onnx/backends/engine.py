@@ -60,7 +60,14 @@ def open_engine(device: str, threads: int = 0) -> Engine:
 
 def cpu_engine(threads: int = 0) -> Engine:
     """The compiled backend where numba is installed, otherwise NumPy; `threads` 0 for all cores."""
-    return Engine(_cpu_backend(), threads or len(os.sched_getaffinity(0)))
+    return Engine(_cpu_backend(), threads or _cores())
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system says which."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def single_threaded_blas() -> AbstractContextManager[object]:

@@ -3,7 +3,7 @@
 import pytest
 
 from comq_onnx.backends.cupy_ import CudaBackend, open_device
-from comq_onnx.backends.engine import Engine
+from comq_onnx.backends.engine import Engine, open_engine
 from comq_onnx.errors import ComqError
 
 
@@ -17,4 +17,5 @@ def gpu() -> CudaBackend:
 
 @pytest.fixture(scope="session")
 def gpu_engine(gpu: CudaBackend) -> Engine:
-    return Engine(gpu, 1)
+    """As ``--device cuda:0`` opens it."""
+    return open_engine("cuda:0")

@@ -64,6 +64,24 @@ def test_few_samples_get_more_damping_than_many(backend: Backend) -> None:
     assert few <= RANGE[1]
 
 
+def test_a_depthwise_layer_is_judged_on_some_of_its_groups(backend: Backend) -> None:
+    weight = np.random.default_rng(3).standard_normal((50, 9, 1))
+    parts = [stats_of(inputs(60, 1, 9, seed=seed)) for seed in range(50)]
+
+    def together(one: list[InputStats]) -> InputStats:
+        return InputStats(
+            np.concatenate([s.mean for s in one]), np.concatenate([s.gram for s in one]), one[0].count
+        )
+
+    stats = replace(together(parts), half=together([part.half for part in parts]))
+    one = Problem(weight, stats, Grid(4))
+    found = chosen(stats, pose(one, True), True, Engine(backend))
+    assert found.shape == (50,)
+    assert len(set(found.tolist())) == 1
+    alone = [damping_of(Problem(weight[g : g + 1], parts[g], Grid(4)), backend) for g in (0, 20, 49)]
+    assert 0.2 * min(alone) < found[0] < 5 * max(alone)
+
+
 def test_rows_of_one_sample_do_not_count_as_samples() -> None:
     """Thirty samples of sixteen rows each are far from 480 samples."""
     assert damping_of(problem(30, 16), numba_) > 2 * damping_of(problem(480, 1), numba_)
