@@ -107,9 +107,8 @@ def main() -> int:
     except ComqError as error:
         print(error, file=sys.stderr)
         return 1
-    print(
-        f"{device_name(engine.backend.xp, options.device)}; CPU threads: {cpu_engine().threads}; int{options.bits}"
-    )
+    name = device_name(engine.backend.xp, options.device)
+    print(f"{name}; CPU threads: {cpu_engine().threads}; int{options.bits}")
     table(options, engine)
     return 0
 

@@ -27,10 +27,10 @@ def test_the_table_has_a_row_for_each_solver(
 def test_it_refuses_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(index: int) -> None:
-        raise ComqError("no NVIDIA GPU can be used", where=f"cuda:{index}")
+    def refuse(device: str) -> None:
+        raise ComqError("no NVIDIA GPU can be used", where=device)
 
-    monkeypatch.setattr(bench_gpu, "open_device", refuse)
+    monkeypatch.setattr(bench_gpu, "open_engine", refuse)
     monkeypatch.setattr(sys, "argv", ["bench_gpu.py"])
     assert bench_gpu.main() == 1
     assert capsys.readouterr().err == "cuda:0: no NVIDIA GPU can be used.\n"
