@@ -29,7 +29,8 @@ EFFORTS = {
     "max": Settings(rounds=MANY_STARTS, kicks=360, spectrum=True),
 }
 SHORT_ROWS = 64
-"""Columns up to this long cost next to nothing: all starts are tried at ``normal`` too."""
+"""Columns up to this long cost next to nothing: at ``normal`` too all starts are tried, and more kicks."""
+SHORT_KICKS = 100
 SPECTRUM_ROWS = 2048
 """Longest columns whose Gram is decomposed: the work grows as the cube and is slow work."""
 
@@ -38,5 +39,5 @@ def settings_for(effort: str, rows: int) -> Settings:
     """What is done to a column of `rows` rows."""
     chosen = EFFORTS[effort]
     if effort == "normal" and rows <= SHORT_ROWS:
-        return replace(chosen, rounds=MANY_STARTS)
+        return replace(chosen, rounds=MANY_STARTS, kicks=SHORT_KICKS)
     return replace(chosen, spectrum=chosen.spectrum and rows <= SPECTRUM_ROWS)
