@@ -16,7 +16,6 @@ import numpy as np
 from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Array, Backend, Steps
 from comq_onnx.records import InputStats
-from comq_onnx.solve.effort import SHORT_ROWS
 from comq_onnx.solve.factor import coupling, falling, reordered
 from comq_onnx.solve.pose import Posed, second_moment
 
@@ -27,7 +26,9 @@ LOWER = 0.004
 RANGE = (1e-3, 0.5)
 TOLERANCE = 0.01
 """Part of the lowest error that is given up for more damping: users' inputs differ from the calibration's by
-more than its halves from each other. Not where a column is short, since there few rows are in doubt."""
+more than its halves from each other. Not where a column is short."""
+CERTAIN_ROWS = 64
+"""Longest columns for which nothing is given up."""
 UNJUDGED = 0.5
 """Where no samples are held out: damping is this times live inputs / calibration rows, within `RANGE`."""
 PROBES = 16
@@ -58,7 +59,7 @@ def chosen(stats: InputStats | None, posed: Posed, centred: bool, engine: Engine
     tried = judged(*CANDIDATES)
     if tried[0][1] <= min(tried[1][1], tried[2][1]):
         tried = [*judged(LOWER), *tried[:2]]
-    return xp.full(groups, _picked(tried, TOLERANCE if live.shape[1] > SHORT_ROWS else 0.0))
+    return xp.full(groups, _picked(tried, TOLERANCE if live.shape[1] > CERTAIN_ROWS else 0.0))
 
 
 def _picked(tried: list[tuple[float, float]], tolerance: float) -> float:
