@@ -28,7 +28,7 @@ EFFORTS = {
     "normal": Settings(rounds=((1.0, 0.93),), kicks=36),
     "max": Settings(rounds=MANY_STARTS, kicks=360, spectrum=True),
 }
-SHORT_ROWS = 128
+SHORT_ROWS = 64
 """Columns up to this long cost next to nothing: at ``normal`` too all starts are tried, and more kicks."""
 SHORT_KICKS = 100
 SPECTRUM_ROWS = 2048
