@@ -23,12 +23,7 @@ CANDIDATES = (0.02, 0.1, 0.5)
 """Damping as parts of mean(diag Gram); a parabola through their scores gives the answer."""
 LOWER = 0.004
 """Tried where the lowest candidate is the best."""
-RANGE = (1e-3, 0.5)
-TOLERANCE = 0.01
-"""Part of the lowest error that is given up for more damping: users' inputs differ from the calibration's by
-more than its halves from each other. Not where a column is short."""
-CERTAIN_ROWS = 64
-"""Longest columns for which nothing is given up."""
+RANGE = (1e-3, 1.0)
 UNJUDGED = 0.5
 """Where no samples are held out: damping is this times live inputs / calibration rows, within `RANGE`."""
 PROBES = 16
@@ -59,20 +54,19 @@ def chosen(stats: InputStats | None, posed: Posed, centred: bool, engine: Engine
     tried = judged(*CANDIDATES)
     if tried[0][1] <= min(tried[1][1], tried[2][1]):
         tried = [*judged(LOWER), *tried[:2]]
-    return xp.full(groups, _picked(tried, TOLERANCE if live.shape[1] > CERTAIN_ROWS else 0.0))
+    return xp.full(groups, _lowest(tried))
 
 
-def _picked(tried: list[tuple[float, float]], tolerance: float) -> float:
-    """The largest damping whose error is within `tolerance` of the lowest, by a parabola on log axes."""
+def _lowest(tried: list[tuple[float, float]]) -> float:
+    """Where the parabola through three (damping, error), on logarithmic axes, is lowest."""
     errors = np.array([error for _, error in tried])
     if not (np.isfinite(errors) & (errors > 0)).all():
         return tried[int(np.argmin(errors))][0]
     x, y = np.log(np.array(tried)).T
     curve, slope, _ = np.polyfit(x, y, 2)
     if curve <= 0:
-        return max(damping for damping, error in tried if error <= (1 + tolerance) * errors.min())
-    lowest = np.clip(-slope / (2 * curve), x[0] - 1.5, x[-1] + 1)
-    return float(np.clip(np.exp(lowest + np.sqrt(np.log1p(tolerance) / curve)), *RANGE))
+        return tried[int(np.argmin(y))][0]
+    return float(np.clip(np.exp(np.clip(-slope / (2 * curve), x[0] - 1.5, x[-1] + 1)), *RANGE))
 
 
 @dataclass(frozen=True)
