@@ -24,6 +24,8 @@ class Variant:
     damping: float | None = None
     """By hand; None for the one that held-out samples choose"""
     spectrum: bool = False
+    oracle: bool = False
+    """Solve on the inputs it is judged on: what no calibration can reach"""
 
 
 NORMAL = EFFORTS["normal"]
@@ -36,12 +38,13 @@ VARIANTS = {
     "damping 0.001 by hand": Variant(NORMAL, damping=0.001),
     "damping 0.01 by hand": Variant(NORMAL, damping=0.01),
     "eigenvalues corrected": Variant(NORMAL, spectrum=True),
+    "solved on the test inputs": Variant(NORMAL, damping=0.003, oracle=True),
 }
 
 
 def error_of(case: Case, grid: Grid, variant: Variant, engine: Engine) -> float:
     """Held-out error of one layer."""
-    problem = Problem(case.weight, case.seen, grid)
+    problem = Problem(case.weight, case.unseen if variant.oracle else case.seen, grid)
     with single_threaded_blas():
         posed, gram = pose(problem, True), None
         damping = np.full(len(posed.live), variant.damping or FLOOR)
