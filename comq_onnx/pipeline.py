@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import onnx
 
-from comq_onnx.backends.engine import Engine, open_engine, single_threaded_blas
+from comq_onnx.backends.engine import Engine, compiled, open_engine, single_threaded_blas
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line
@@ -31,6 +31,10 @@ from comq_onnx.solve.layer import cost, solve_layer
 from comq_onnx.stats.collect import Collected, collect
 from comq_onnx.targets import TARGETS
 from comq_onnx.version import __version__
+
+NOT_COMPILED = (
+    "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
+)
 
 
 class Progress(Protocol):
@@ -318,6 +322,10 @@ def make_report(
         synthetic=survey_.calibration.synthetic,
         lines=outcome.lines,
         verification=checks,
-        notes=(*remarks(outcome.lines, recipe, survey_.calibration, checks), *survey_.collected.notes),
+        notes=(
+            *remarks(outcome.lines, recipe, survey_.calibration, checks),
+            *survey_.collected.notes,
+            *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
+        ),
         seconds=seconds,
     )

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from graphs import model, weight
 
-from comq_onnx import Recipe, quantize
+from comq_onnx import Recipe, pipeline, quantize
 from comq_onnx.pipeline import finish, survey
 
 NET = """g (float[B,3,12,12] image, float[B,40] extra) => (float[B,10] logits) {
@@ -85,6 +85,23 @@ def test_the_same_run_gives_the_same_bytes(
     for name in ("a.onnx", "b.onnx"):
         quantize(net, tmp_path / name, data, Recipe())
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_a_solver_that_is_not_compiled_is_told(
+    net: onnx.ModelProto, data: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pipeline.NOT_COMPILED not in quantize(net, tmp_path / "a.onnx", data, Recipe(solver="rtn")).notes
+    monkeypatch.setattr(pipeline, "compiled", lambda: False)
+    assert pipeline.NOT_COMPILED in quantize(net, tmp_path / "b.onnx", data, Recipe(solver="rtn")).notes
+
+
+def test_one_sample_is_told_to_be_few(
+    net: onnx.ModelProto, data: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    few = {name: values[:1] for name, values in data.items()}
+    notes = quantize(net, tmp_path / "a.onnx", few, Recipe(solver="rtn")).notes
+    assert any("one sample only" in note for note in notes)
+    assert not any("one sample only" in n for n in quantize(net, tmp_path / "b.onnx", data, Recipe()).notes)
 
 
 def test_any_number_of_threads_gives_the_same_bytes(

@@ -82,9 +82,14 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def compiled() -> bool:
+    """Whether the compiled CPU backend can be had; without it NumPy serves, which is slower."""
+    return find_spec("numba") is not None and find_spec("scipy") is not None
+
+
 @cache
 def _cpu_backend() -> Backend:
-    if find_spec("numba") is None:
+    if not compiled():
         return numpy_  # pyright: ignore[reportReturnType]
     from comq_onnx.backends import numba_
 

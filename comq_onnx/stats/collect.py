@@ -119,6 +119,8 @@ def collect(
                 stats = _on_disk(stats, scratch.path / f"{len(list(scratch.path.iterdir()))}.npy")
             found |= dict.fromkeys(tap_sum.tap.layers, stats)
     notes = _notes(layers, found, len(passes), mask)
+    if calibration.samples < HALVES:
+        notes += ("one sample only: none is held out, so how far it is trusted is a guess",)
     return Collected(found, len(passes), calibration.samples, rows, notes, scratch)
 
 
