@@ -16,7 +16,7 @@ import numpy as np
 from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Array, Backend, Steps
 from comq_onnx.records import InputStats
-from comq_onnx.solve.factor import coupling, falling, reordered
+from comq_onnx.solve.factor import coupling, falling, reordered, restored
 from comq_onnx.solve.pose import Posed, second_moment
 
 CANDIDATES = (0.02, 0.1, 0.5)
@@ -45,10 +45,11 @@ def chosen(stats: InputStats | None, posed: Posed, centred: bool, engine: Engine
     some = np.linspace(0, groups - 1, min(groups, GROUPS)).astype(int)
     seen, unseen = halves(_of_groups(stats, some), xp)
     live = posed.live if len(some) == groups else posed.live[xp.asarray(some)]
-    judge = _Judge(_Basis(live, posed.gram.dtype, centred, engine.backend), seen, unseen)
+    trial = _trial(seen, unseen, live, posed.gram.dtype, centred, xp)
 
     def judged(*dampings: float) -> list[tuple[float, float]]:
-        return list(zip(dampings, engine.map(judge.error, dampings), strict=True))
+        errors = engine.map(lambda damping: _error(trial, damping, engine.backend), dampings)
+        return list(zip(dampings, errors, strict=True))
 
     tried = judged(*CANDIDATES)
     if tried[0][1] <= min(tried[1][1], tried[2][1]):
@@ -69,56 +70,58 @@ def _lowest(tried: list[tuple[float, float]]) -> float:
 
 
 @dataclass(frozen=True)
-class _Basis:
-    """What the judges of a layer share."""
+class _Trial:
+    """What dampings are tried on; rows in the order of visit."""
 
+    gram: Array
+    """``(G, K, K)``, of the seen samples, mean live diagonal 1"""
     live: Array
+    order: Array
     """``(G, K)``"""
-    dtype: Any
+    level: Array
+    """``(G,)``: what the Gram was divided by"""
+    seen: InputStats
+    unseen: InputStats
     centred: bool
-    backend: Backend
 
 
-class _Judge:
-    """Scores dampings of the Gram of one part of the samples on another part."""
+def _trial(seen: InputStats, unseen: InputStats, live: Array, dtype: Any, centred: bool, xp: Any) -> _Trial:
+    gram = second_moment(seen, centred, xp)
+    diagonal = xp.diagonal(gram, axis1=1, axis2=2) * live
+    level = diagonal.sum(axis=1) / xp.maximum(live.sum(axis=1), 1)
+    level = xp.where(level > 0, level, 1)
+    scaled = xp.empty(gram.shape, dtype)
+    xp.multiply(gram, (1 / level)[:, None, None], out=scaled, casting="same_kind")
+    if not bool(live.all()):
+        scaled *= live[:, :, None] & live[:, None, :]
+    order = falling(diagonal, xp)
+    visited_live = xp.take_along_axis(live, order, 1)
+    return _Trial(reordered(scaled, order, xp), visited_live, order, level, seen, unseen, centred)
 
-    def __init__(self, basis: _Basis, seen: InputStats, unseen: InputStats) -> None:
-        xp, live = basis.backend.xp, basis.live
-        gram = second_moment(seen, basis.centred, xp)
-        diagonal = xp.diagonal(gram, axis1=1, axis2=2) * live
-        level = diagonal.sum(axis=1) / xp.maximum(live.sum(axis=1), 1)
-        self.level = xp.where(level > 0, level, 1)
-        self.order = falling(diagonal, xp)
-        self.live = xp.take_along_axis(live, self.order, 1)
-        scaled = xp.empty(gram.shape, basis.dtype)
-        xp.multiply(gram, (1 / self.level)[:, None, None], out=scaled, casting="same_kind")
-        self.gram = reordered(scaled, self.order, xp)
-        if not bool(self.live.all()):
-            self.gram *= self.live[:, :, None] & self.live[:, None, :]
-        self.seen, self.unseen, self.centred, self.backend = seen, unseen, basis.centred, basis.backend
-        rows = self.live.shape[1]
-        # Drawn row by row, so that rows at the end, which are the dead ones, change nothing before them.
-        draws = np.random.default_rng(0).uniform(-64, 64, (rows, PROBES)).T
-        weight = xp.asarray(draws, dtype=self.gram.dtype)
-        self.weight = xp.ascontiguousarray(xp.broadcast_to(weight, (len(self.gram), PROBES, rows)))
 
-    def error(self, damping: float) -> float:
-        """Mean error of the probes on the unseen samples, each group by its own mean diagonal."""
-        xp, backend = self.backend.xp, self.backend
-        groups, cols, rows = self.weight.shape
-        one = xp.ones((groups, cols, 1), self.gram.dtype)
-        bound = xp.full((1, 1, 1), WIDE, self.gram.dtype)
-        steps = Steps(one, -bound, bound, xp.zeros((groups, rows), dtype=np.int64))
-        try:
-            factor = coupling(self.gram, self.live, xp.full(groups, damping), backend)
-            p = backend.feedback(factor, self.weight, steps)
-        except np.linalg.LinAlgError:
-            return float("inf")
-        error = xp.empty_like(self.weight)
-        group = xp.arange(groups)[:, None, None]
-        cells = xp.arange(cols)[None, :, None]
-        error[group, cells, self.order[:, None]] = (self.weight - p) * self.live[:, None]
-        return float((unseen_error(error, self.seen, self.unseen, self.centred, xp) / self.level).sum())
+def _error(trial: _Trial, damping: float, backend: Backend) -> float:
+    """Mean error of the probes on the unseen samples, each group by its own mean diagonal."""
+    xp, groups, dtype = backend.xp, len(trial.live), trial.gram.dtype
+    weight = _probes(trial.live.shape, dtype, xp)
+    one, bound = xp.ones((groups, PROBES, 1), dtype), xp.full((1, 1, 1), WIDE, dtype)
+    steps = Steps(one, -bound, bound, xp.zeros(trial.live.shape, dtype=np.int64))
+    try:
+        factor = coupling(trial.gram, trial.live, xp.full(groups, damping), backend)
+    except np.linalg.LinAlgError:
+        return float("inf")
+    p = backend.feedback(factor, weight, steps)
+    error = restored((weight - p) * trial.live[:, None], trial.order, xp)
+    return float((unseen_error(error, trial.seen, trial.unseen, trial.centred, xp) / trial.level).sum())
+
+
+def _probes(shape: tuple[int, int], dtype: Any, xp: Any) -> Array:
+    """Random weights ``(G, PROBES, K)``, the same for every group.
+
+    Drawn row by row, so that rows at the end, which are the dead ones, change nothing before them.
+    """
+    groups, rows = shape
+    draws = xp.asarray(np.random.default_rng(0).uniform(-64, 64, (rows, PROBES)).T, dtype=dtype)
+    return xp.ascontiguousarray(xp.broadcast_to(draws, (groups, PROBES, rows)))
 
 
 def _of_groups(stats: InputStats, some: np.ndarray) -> InputStats:
