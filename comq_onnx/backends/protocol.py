@@ -19,6 +19,11 @@ Array = Any
 """An array of the backend's own kind: NumPy's, or CuPy's on a GPU."""
 
 
+def on_host(values: Array) -> np.ndarray:
+    """A NumPy array of what may lie on a GPU."""
+    return values.get() if hasattr(values, "get") else values
+
+
 @dataclass(frozen=True)
 class Steps:
     """Scales and bounds of the steps of a weight, in the order of visit.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from comq_onnx.backends.engine import Engine, cpu_engine, single_threaded_blas
-from comq_onnx.backends.protocol import Array
+from comq_onnx.backends.protocol import on_host
 from comq_onnx.grid import dequantize
 from comq_onnx.records import Layout, Problem, Solution
 from comq_onnx.solve import comq, gptq, paper, rtn
@@ -57,7 +57,7 @@ def solve_layer(
     stored, bias = _unposed(posed, answer), None
     if compensate and problem.stats is not None:
         error = np.asarray(problem.weight, dtype=np.float64) - dequantize(*stored, problem.grid)
-        bias = np.einsum("gk,gkm->gm", _host(problem.stats.mean), error)
+        bias = np.einsum("gk,gkm->gm", on_host(problem.stats.mean), error)
     note = "; ".join(filter(None, (posed.note, note)))
     return Solution(problem.grid, *stored, bias, quality, note)
 
@@ -95,17 +95,12 @@ def _check(problem: Problem) -> None:
 def _unposed(posed: Posed, answer: Rounded) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Codes, scales and zero points in the problem's own units, layout and stored types."""
     grid, (p, scale, zero) = posed.grid, answer
-    scale = np.ldexp(_host(scale).astype(np.float64), _host(posed.exponent))
+    scale = np.ldexp(on_host(scale).astype(np.float64), on_host(posed.exponent))
     scale = np.ascontiguousarray(scale.astype(np.float32).swapaxes(1, 2))
-    codes = _host(p)
+    codes = on_host(p)
     if zero is None:
         return np.ascontiguousarray(codes.astype(grid.code_dtype).swapaxes(1, 2)), scale, None
-    zero = _host(zero)
+    zero = on_host(zero)
     codes = codes + np.repeat(zero, posed.block, axis=2)[:, :, : codes.shape[2]]
     codes, zero = (np.ascontiguousarray(v.astype(grid.code_dtype).swapaxes(1, 2)) for v in (codes, zero))
     return codes, scale, zero
-
-
-def _host(values: Array) -> np.ndarray:
-    """A NumPy array of what may lie on a GPU."""
-    return values.get() if hasattr(values, "get") else values

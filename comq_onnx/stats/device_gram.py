@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from comq_onnx.backends.protocol import Array, on_host
 from comq_onnx.records import InputStats
-from comq_onnx.stats.gram import CHUNK_BYTES, CHUNK_ROWS
+from comq_onnx.stats.gram import ChunkedSum, chunk_size
 
-Array = Any
-"""An array of `xp`."""
 SMALL = 256
 """Rows of a group up to which all groups are multiplied in one call."""
 PANEL = 4096
@@ -22,47 +21,16 @@ PANEL = 4096
 
 def device_bytes_needed(groups: int, rows: int) -> int:
     """Memory of one sum on the device: the Gram, the chunk and its scaled copy, a product and its panel."""
-    size = _chunk_size(groups, rows)
+    size = chunk_size(groups, rows)
     return 12 * groups * rows * rows + 8 * groups * min(rows, PANEL) * rows + 12 * size * groups * rows
 
 
-class DeviceGramSum:
-    """Running mean and Gram of rows of one layer input, on the device of `xp`.
-
-    Parameters
-    ----------
-    groups, rows
-        Shape of the statistics: one Gram of ``rows x rows`` for each group.
-    xp
-        The array library that holds rows and sums.
-    dtype
-        Of the rows; float64 rows are multiplied in float64, all others in float32.
-    """
+class DeviceGramSum(ChunkedSum):
+    """Running mean and Gram of rows of one layer input, on the device of `xp`."""
 
     def __init__(self, groups: int, rows: int, xp: Any, dtype: np.dtype | type = np.float32) -> None:
+        super().__init__(groups, rows, dtype, xp)
         self._xp = xp
-        narrow = np.float64 if np.dtype(dtype) == np.float64 else np.float32
-        self._chunk = xp.empty((groups, _chunk_size(groups, rows), rows), narrow)
-        self._filled = 0
-        self._shift = xp.zeros((groups, rows), narrow)
-        self._started = False
-        self._sum = xp.zeros((groups, rows))
-        self._gram = xp.zeros((groups, rows, rows))
-        self.count = 0
-        """Rows seen, per group."""
-
-    def add(self, rows: Array) -> None:
-        """Add ``(groups, n, rows)``; any n, zero too."""
-        done = 0
-        while done < rows.shape[1]:
-            room = self._chunk.shape[1] - self._filled
-            piece = rows[:, done : done + room]
-            self._chunk[:, self._filled : self._filled + piece.shape[1]] = piece
-            self._filled += piece.shape[1]
-            done += piece.shape[1]
-            if self._filled == self._chunk.shape[1]:
-                self._flush()
-        self.count += rows.shape[1]
 
     def stats(self) -> InputStats | None:
         """The sums as means over rows, on the host; None where no row was seen. Nothing may follow."""
@@ -81,17 +49,10 @@ class DeviceGramSum:
                 lines[panel] += m[panel, None] * s + s[panel, None] * (m + s)
             _symmetric(lines, self._xp)
         mean += shift
-        return InputStats(_on_host(mean), _on_host(gram), self.count)
+        return InputStats(_read_only(mean), _read_only(gram), self.count)
 
-    def _flush(self) -> None:
-        if self._filled == 0:
-            return
-        xp, chunk = self._xp, self._chunk[:, : self._filled]
-        if not self._started:
-            self._shift[:] = chunk.mean(axis=1, dtype=np.float64)
-            self._started = True
-        chunk -= self._shift[:, None]
-        self._sum += chunk.sum(axis=1, dtype=np.float64)
+    def _multiply(self, chunk: Array) -> None:
+        xp = self._xp
         # Stays on the device, so that adding rows never waits for it.
         exponent = xp.frexp(xp.abs(chunk).max())[1]
         scaled = xp.ldexp(chunk, -exponent)
@@ -101,7 +62,6 @@ class DeviceGramSum:
         else:
             for rows, gram in zip(scaled, self._gram, strict=True):
                 _add_product(rows, gram, factor)
-        self._filled = 0
 
 
 def _add_product(rows: Array, gram: Array, factor: Array) -> None:
@@ -110,10 +70,6 @@ def _add_product(rows: Array, gram: Array, factor: Array) -> None:
     for start in range(0, product.shape[-2], PANEL):
         lines = (..., slice(start, start + PANEL), slice(None))
         gram[lines] += product[lines].astype(np.float64) * factor
-
-
-def _chunk_size(groups: int, rows: int) -> int:
-    return max(16, min(CHUNK_ROWS, CHUNK_BYTES // max(1, 4 * groups * rows)))
 
 
 def _symmetric(gram: Array, xp: Any) -> None:
@@ -125,8 +81,8 @@ def _symmetric(gram: Array, xp: Any) -> None:
         block[:] = xp.tril(block) + xp.tril(block, -1).T
 
 
-def _on_host(values: Array) -> np.ndarray:
+def _read_only(values: Array) -> np.ndarray:
     """A read-only NumPy array of what may lie on a GPU."""
-    result = values.get() if hasattr(values, "get") else values
+    result = on_host(values)
     result.flags.writeable = False
     return result

@@ -12,9 +12,11 @@ without the shift it is 2e-6 at means of 3 deviations and 2e-2 at 300 (`tools/be
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from comq_onnx.backends.protocol import Array
 from comq_onnx.records import InputStats
 
 CHUNK_ROWS = 512
@@ -43,8 +45,8 @@ def bytes_needed(groups: int, rows: int) -> int:
     return 8 * groups * rows * rows + product + 8 * CHUNK_ROWS * groups * rows
 
 
-class GramSum:
-    """Running mean and Gram of rows of one layer input.
+class ChunkedSum:
+    """Rows gathered into chunks of a fixed size, and sums that a chunk is added to.
 
     Parameters
     ----------
@@ -52,21 +54,22 @@ class GramSum:
         Shape of the statistics: one Gram of ``rows x rows`` for each group.
     dtype
         Of the rows; float64 rows are multiplied in float64, all others in float32.
+    xp
+        The array library that holds rows and sums.
     """
 
-    def __init__(self, groups: int, rows: int, dtype: np.dtype | type = np.float32) -> None:
+    def __init__(self, groups: int, rows: int, dtype: np.dtype | type = np.float32, xp: Any = np) -> None:
         wide = np.dtype(dtype) == np.float64
-        size = max(16, min(CHUNK_ROWS, CHUNK_BYTES // max(1, 4 * groups * rows)))
-        self._chunk = np.empty((groups, size, rows), np.float64 if wide else np.float32)
+        self._chunk = xp.empty((groups, chunk_size(groups, rows), rows), np.float64 if wide else np.float32)
         self._filled = 0
-        self._shift = np.zeros((groups, rows), self._chunk.dtype)
+        self._shift = xp.zeros((groups, rows), self._chunk.dtype)
         self._started = False
-        self._sum = np.zeros((groups, rows))
-        self._gram: np.ndarray = np.zeros((groups, rows, rows))
+        self._sum = xp.zeros((groups, rows))
+        self._gram = xp.zeros((groups, rows, rows))
         self.count = 0
         """Rows seen, per group."""
 
-    def add(self, rows: np.ndarray) -> None:
+    def add(self, rows: Array) -> None:
         """Add ``(groups, n, rows)``; any n, zero too."""
         done = 0
         while done < rows.shape[1]:
@@ -78,6 +81,27 @@ class GramSum:
             if self._filled == self._chunk.shape[1]:
                 self._flush()
         self.count += rows.shape[1]
+
+    def _flush(self) -> None:
+        """Add what has been gathered to the sums."""
+        if self._filled == 0:
+            return
+        chunk = self._chunk[:, : self._filled]
+        if not self._started:
+            self._shift[:] = chunk.mean(axis=1, dtype=np.float64)
+            self._started = True
+        chunk -= self._shift[:, None]
+        self._sum += chunk.sum(axis=1, dtype=np.float64)
+        self._multiply(chunk)
+        self._filled = 0
+
+    def _multiply(self, chunk: Array) -> None:
+        """Add the products of a shifted chunk ``(groups, n, rows)`` to the Gram; the chunk is used up."""
+        raise NotImplementedError
+
+
+class GramSum(ChunkedSum):
+    """Running mean and Gram of rows of one layer input, in NumPy."""
 
     def stats(self) -> InputStats | None:
         """The sums as means over rows, None where no row was seen. Nothing may be added afterwards."""
@@ -98,15 +122,7 @@ class GramSum:
         mean += shift
         return InputStats(_read_only(mean), _read_only(gram), self.count)
 
-    def _flush(self) -> None:
-        if self._filled == 0:
-            return
-        chunk = self._chunk[:, : self._filled]
-        if not self._started:
-            self._shift[:] = chunk.mean(axis=1, dtype=np.float64)
-            self._started = True
-        chunk -= self._shift[:, None]
-        self._sum += chunk.sum(axis=1, dtype=np.float64)
+    def _multiply(self, chunk: np.ndarray) -> None:
         _, exponent = np.frexp(np.abs(chunk).max(initial=0.0))
         np.ldexp(chunk, -exponent, out=chunk)
         factor = np.ldexp(1.0, 2 * int(exponent))
@@ -115,7 +131,11 @@ class GramSum:
         else:
             for rows, gram in zip(chunk, self._gram, strict=True):
                 _add_product(rows, gram, factor)
-        self._filled = 0
+
+
+def chunk_size(groups: int, rows: int) -> int:
+    """Rows to a product."""
+    return max(16, min(CHUNK_ROWS, CHUNK_BYTES // max(1, 4 * groups * rows)))
 
 
 def _add_product(rows: np.ndarray, gram: np.ndarray, factor: float) -> None:

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from comq_onnx.backends.protocol import Array
 from comq_onnx.records import InputStats
 from comq_onnx.stats.device_gram import DeviceGramSum, device_bytes_needed
 from comq_onnx.stats.gram import GramSum, bytes_needed, merged
 from comq_onnx.stats.mask import keep_rows
 from comq_onnx.stats.taps import Sampling, Tap, check_finite, rows_of
 
-Array = Any
-"""An array of NumPy, or of CuPy on a GPU."""
 HALVES = 2
 """The samples are summed in two halves, so that one can judge what was solved on the other."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from comq_onnx.backends import numpy_
-from comq_onnx.backends.protocol import Backend, Steps
+from comq_onnx.backends.protocol import Backend, Steps, on_host
 from comq_onnx.solve.factor import coupling
 
 
@@ -95,17 +95,12 @@ def on(backend: Backend, values: Any) -> Any:
     return backend.xp.array(values)
 
 
-def host(values: Any) -> np.ndarray:
-    """A NumPy array of what may lie on a GPU."""
-    return values.get() if hasattr(values, "get") else values
-
-
 def feedback(backend: Backend, case: Case) -> np.ndarray:
     """Steps from rounding with feedback on the backend."""
     groups, rows, _ = case.gram.shape
     damping = np.full(groups, 0.01, case.gram.dtype)
     factor = coupling(case.gram, np.ones((groups, rows), dtype=bool), damping, numpy_)  # pyright: ignore
-    return host(backend.feedback(on(backend, factor), on(backend, case.weight), on(backend, case.steps)))
+    return on_host(backend.feedback(on(backend, factor), on(backend, case.weight), on(backend, case.steps)))
 
 
 Answer = dict[str, np.ndarray]
@@ -115,7 +110,7 @@ def descended(backend: Backend, case: Case, sweeps: int = 8, refit: bool = False
     steps, p, rest = (on(backend, values) for values in (case.steps, case.p, case.residual))
     gram, pull = on(backend, case.gram), on(backend, case.weight @ case.gram)
     moved = backend.descend(gram, pull, rest, p, steps, sweeps, refit)
-    return {"p": host(p), "rest": host(rest), "scale": host(steps.scale), "moved": host(moved)}
+    return {"p": on_host(p), "rest": on_host(rest), "scale": on_host(steps.scale), "moved": on_host(moved)}
 
 
 def kicked(backend: Backend, case: Case, kicks: int = 12) -> Answer:
@@ -124,7 +119,7 @@ def kicked(backend: Backend, case: Case, kicks: int = 12) -> Answer:
     steps, p, rest = (on(backend, values) for values in (case.steps, start["p"], start["rest"]))
     picks = np.random.default_rng(7).random((kicks, 3))
     backend.kick(on(backend, case.gram), rest, p, steps, picks)
-    return {"p": host(p), "rest": host(rest), "scale": case.steps.scale}
+    return {"p": on_host(p), "rest": on_host(rest), "scale": case.steps.scale}
 
 
 def swept_in_order(backend: Backend, case: Case) -> Answer:
@@ -133,12 +128,12 @@ def swept_in_order(backend: Backend, case: Case) -> Answer:
     order = np.argsort(np.random.default_rng(3).random(start.shape), axis=2)
     steps, p, rest = (on(backend, values) for values in (case.steps, start, np.zeros_like(start)))
     backend.sweep_ordered(on(backend, case.gram), rest, p, steps, on(backend, order))
-    return {"p": host(p), "rest": host(rest), "scale": case.steps.scale}
+    return {"p": on_host(p), "rest": on_host(rest), "scale": case.steps.scale}
 
 
 def rounding_errors(backend: Backend, case: Case) -> np.ndarray:
     importance = np.abs(np.diagonal(case.gram, axis1=1, axis2=2)).copy()
-    return host(
+    return on_host(
         backend.rounding_errors(*(on(backend, v) for v in (case.weight, importance, case.steps)), (1.0, 0.7))
     )
 

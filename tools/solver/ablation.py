@@ -13,7 +13,7 @@ from comq_onnx.solve.damping import chosen
 from comq_onnx.solve.effort import EFFORTS, MANY_STARTS, Settings
 from comq_onnx.solve.pose import pose
 from comq_onnx.solve.spectrum import FLOOR, corrected
-from solver.cases import Case, held_out_error
+from solver.cases import Case, deviation, held_out_error
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ def error_of(case: Case, grid: Grid, variant: Variant, engine: Engine) -> float:
         elif variant.damping is None:
             damping = chosen(case.seen, posed, True, engine)
         (p, scale, _), _, _ = comq.solve(posed, damping, engine, variant.settings, gram)
-    wide = np.repeat(scale, posed.block, axis=2)[:, :, : p.shape[2]].astype(np.float64)
-    error = case.weight - np.ldexp(wide * p, posed.exponent).swapaxes(1, 2)
-    return held_out_error(case, error, np.einsum("gk,gkm->gm", case.seen.mean, error))
+    error = deviation(problem, posed, p, scale)
+    return held_out_error(case, error, np.einsum("gk,gkm->gm", problem.stats.mean, error))
 
 
 def table(cases: list[Case], grids: list[Grid], engine: Engine) -> None:

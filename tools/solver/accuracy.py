@@ -1,7 +1,6 @@
 """Held-out error and time of every solver on real layers."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from comq_onnx.solve import gptq, paper, rtn
 from comq_onnx.solve.layer import solve_layer
 from comq_onnx.solve.pose import Posed, pose
 from comq_onnx.solve.rtn import Rounded
-from solver.cases import Case, held_out_error
+from solver.cases import Case, deviation, held_out_error
 
 ROWS = ("rtn", "rtn searched", "comq-paper", "gptq", "comq fast", "comq normal", "comq max")
 COARSE = ("comq-paper coarse", "gptq coarse")
@@ -31,8 +30,7 @@ def solved(problem: Problem, row: str, compensate: bool, engine: Engine) -> tupl
         posed = pose(problem, centred=False)
         with single_threaded_blas():
             p, scale, _ = _baseline(posed, row, engine)
-        wide = np.repeat(scale, posed.block, axis=2)[:, :, : p.shape[2]].astype(np.float64)
-        error = problem.weight - np.ldexp(wide * p, posed.exponent).swapaxes(1, 2)
+        error = deviation(problem, posed, p, scale)
         mean = problem.stats.mean if problem.stats else np.zeros(error[:, :, 0].shape)
         bias = np.einsum("gk,gkm->gm", mean, error) if compensate else None
     else:
@@ -87,9 +85,7 @@ def table(
     return cells
 
 
-def print_ratios(
-    cells: dict[tuple[str, str], Cell], grids: list[Grid], goals: bool, say: Callable[[str], None] = print
-) -> None:
+def print_ratios(cells: dict[tuple[str, str], Cell], grids: list[Grid], goals: bool) -> None:
     """Each effort's error over each baseline's, and the goal where there is one."""
     for row in ("comq fast", "comq normal", "comq max"):
         for base in ("comq-paper", "gptq", *COARSE):
@@ -99,4 +95,4 @@ def print_ratios(
                 continue
             wanted = GOALS.get(row, {}).get(base.removesuffix(" coarse")) if goals else None
             text = f"{row} / {base}: " + " ".join(f"{ratio:.3f}" for ratio in ratios)
-            say(text + (f"   (goals {' '.join(f'{goal:.2f}' for goal in wanted)})" if wanted else ""))
+            print(text + (f"   (goals {' '.join(f'{goal:.2f}' for goal in wanted)})" if wanted else ""))

@@ -15,7 +15,9 @@ from comq_onnx import pipeline
 from comq_onnx.graph.io import load
 from comq_onnx.graph.layout import to_rows, weight_values
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import InputStats
+from comq_onnx.records import InputStats, Problem
+from comq_onnx.solve.pose import Posed
+from comq_onnx.solve.scales import spread
 from comq_onnx.stats.gram import merged
 
 MATMULS = (0, 3, 4, 5, 16, 17, 33, 35)
@@ -41,6 +43,12 @@ def held_out_error(case: Case, error: np.ndarray, bias: np.ndarray) -> float:
     power = np.vdot(error, stats.gram @ error) + np.vdot(bias, bias)
     power -= 2 * np.vdot(bias, np.einsum("gk,gkm->gm", stats.mean, error))
     return float(power / np.vdot(case.weight, stats.gram @ case.weight))
+
+
+def deviation(problem: Problem, posed: Posed, p: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """``W - W'`` ``(G, K, M)`` of steps and scales in the units and the layout of the posed problem."""
+    wide = spread(scale, posed).astype(np.float64)
+    return problem.weight - np.ldexp(wide * p, posed.exponent).swapaxes(1, 2)
 
 
 def minilm_cases(cache: Path, every: bool) -> list[Case]:
