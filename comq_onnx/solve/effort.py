@@ -25,12 +25,11 @@ DEPTH = 4
 MANY_STARTS = ((1.0, 0.95, 0.9, 0.85), (0.96, 0.98, 1.02, 1.04), (0.985, 0.99, 1.005, 1.01))
 EFFORTS = {
     "fast": Settings(rounds=((1.0,),), kicks=0),
-    "normal": Settings(rounds=((1.0, 0.93),), kicks=36),
+    "normal": Settings(rounds=((1.0, 0.93),), kicks=32),
     "max": Settings(rounds=MANY_STARTS, kicks=360, spectrum=True),
 }
 SHORT_ROWS = 64
-"""Columns up to this long cost next to nothing: at ``normal`` too all starts are tried, and more kicks."""
-SHORT_KICKS = 100
+"""Columns up to this long cost next to nothing: at ``normal`` too all starts are tried."""
 SPECTRUM_ROWS = 2048
 """Longest columns whose Gram is decomposed: the work grows as the cube and is slow work."""
 
@@ -39,5 +38,5 @@ def settings_for(effort: str, rows: int) -> Settings:
     """What is done to a column of `rows` rows."""
     chosen = EFFORTS[effort]
     if effort == "normal" and rows <= SHORT_ROWS:
-        return replace(chosen, rounds=MANY_STARTS, kicks=SHORT_KICKS)
+        return replace(chosen, rounds=MANY_STARTS)
     return replace(chosen, spectrum=chosen.spectrum and rows <= SPECTRUM_ROWS)
