@@ -45,6 +45,9 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 @click.option("--target", **choice("portable", "ort"), help="Where the file will run.")
 @click.option("--block-size", default="auto", show_default=True, help=BLOCK_SIZE_HELP)
 @click.option("--bias", **choice("auto", "channel", "none"), help="Compensating bias; auto: with comq only.")
+@click.option(
+    "--inputs", **choice("auto", "quantized", "float"), help="Whose inputs layers are solved on; see README."
+)
 @click.option("--symmetric/--asymmetric", default=True, show_default=True, help="Or with a zero point.")
 @click.option("--first-last", **choice("same", "int8"), help="Width of the first and the last layer.")
 @click.option("--weight-form", **choice("auto", "dq"), help="dq: DequantizeLinear before Conv too (slow).")
@@ -151,10 +154,10 @@ def run(model: Path, output: Path, data: Path | None, recipe: Recipe, quiet: boo
 
 
 def show_plan(model: Path, recipe: Recipe) -> None:
-    from comq_onnx import pipeline
     from comq_onnx.evaluate.table import print_plan
+    from comq_onnx.planning import plan as plan_of
 
-    plan = pipeline.plan(model, recipe)
+    plan = plan_of(model, recipe)
     print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, wide_console())
 
 

@@ -4,78 +4,32 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import onnx
 
-from comq_onnx.backends.engine import Engine, compiled, open_engine, single_threaded_blas
+from comq_onnx.backends.engine import compiled
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
-from comq_onnx.graph.find import find_layers
-from comq_onnx.graph.io import Model, load, move_into_place, save, to_proto
-from comq_onnx.graph.layout import to_rows, weight_values
-from comq_onnx.graph.prepare import prepare
+from comq_onnx.graph.cut import refusal
+from comq_onnx.graph.io import load, move_into_place, save, to_proto
 from comq_onnx.graph.share import share_equal_weights
-from comq_onnx.graph.vocabulary import vocabulary
-from comq_onnx.grid import Grid
+from comq_onnx.layerwise import Solved
+from comq_onnx.parallel import solve_all, survey
+from comq_onnx.planning import Opened, Progress, choose_grids, describe, open_run, silent
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import InputStats, Layer, LayerReport, Problem, Skipped, Solution
-from comq_onnx.run.data import Calibration, open_calibration
-from comq_onnx.run.specs import input_specs
-from comq_onnx.solve.layer import cost, solve_layer
-from comq_onnx.stats.collect import Collected, collect
+from comq_onnx.records import LayerReport, Solution
+from comq_onnx.run.data import Calibration
+from comq_onnx.sequential import march
 from comq_onnx.targets import TARGETS
 from comq_onnx.version import __version__
 
 NOT_COMPILED = (
     "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
 )
-
-
-class Progress(Protocol):
-    """Told of each step: `stage` is a verb, `done` of `total` units of it are finished."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """The progress callback of a caller who does not want one."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be quantized and how, known before any sample is run."""
-
-    source: onnx.ModelProto | Path
-    prepared: onnx.ModelProto
-    layers: tuple[Layer, ...]
-    skipped: tuple[Skipped, ...]
-    grids: Mapping[str, Grid]
-    notes: Mapping[str, str]
-    """Why a layer's grid is not the one asked for, by layer name."""
-    opset_before: int
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A plan and the statistics of one float pass; good for many recipes on the same model and data."""
-
-    plan: Plan
-    calibration: Calibration
-    collected: Collected
-
-
-@dataclass(frozen=True)
-class Solved:
-    """The solution of every layer, by name, and the time it took."""
-
-    solutions: Mapping[str, Solution]
-    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -117,123 +71,60 @@ def quantize(
     """
     recipe, started = recipe or Recipe(), time.monotonic()
     path = check_output(model, Path(output))
-    survey_ = survey(model, data, recipe, progress)
-    outcome = finish(survey_, recipe, progress)
+    opened = open_run(model, data, recipe, progress)
+    solved = solve_model(opened, recipe, progress)
+    outcome = write(opened, solved, recipe)
     with tempfile.TemporaryDirectory(prefix=".comq-", dir=path.parent) as scratch:
         draft = Path(scratch) / path.name
         written = save(outcome.model, draft)
         progress("verify", 0, 1)
-        checks = verify_written(draft, survey_, outcome, recipe)
+        checks = verify_written(draft, opened, outcome, recipe)
         progress("verify", 1, 1)
         files = move_into_place(written, path.parent)
-    return make_report(recipe, survey_, outcome, checks, files, time.monotonic() - started)
+    return make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
 
 
-def plan(model: str | Path | onnx.ModelProto, recipe: Recipe) -> Plan:
-    """Load, prepare and look: every weight becomes a layer with a grid, or is skipped with its reason."""
-    target = TARGETS[recipe.target]
-    loaded = load(model)
-    before = loaded.opset
-    ready = prepare(loaded, target.required_opset(loaded, recipe))
-    layers, skipped = find_layers(ready, recipe)
-    if not layers:
-        why = "; ".join(sorted({s.reason for s in skipped})) or "it has no weight of rank 2 or more"
+def solve_model(opened: Opened, recipe: Recipe, progress: Progress = silent) -> Solved:
+    """Solve every layer: one after the other on the quantized network's inputs, or all on the float one's."""
+    inputs, why = inputs_for(opened, recipe)
+    if inputs == "quantized":
+        solved = march(opened, recipe, progress)
+    else:
+        solved = solve_all(survey(opened, recipe, progress), recipe, progress)
+    return replace(solved, notes=(*why, *solved.notes))
+
+
+def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
+    """Whose inputs layers are solved on, ``quantized`` or ``float``, and why, where a user would wonder.
+
+    The baselines are parallel unless asked for otherwise. Made-up inputs do not deserve that weights be bent
+    to what comes of them.
+    """
+    plain = recipe.solver != "comq" or opened.calibration.synthetic
+    if recipe.inputs == "float" or (recipe.inputs == "auto" and plain):
+        return "float", ()
+    why = refusal(opened.plan.prepared.graph)
+    if why and recipe.inputs == "quantized":
         raise ComqError(
-            f"no layer can be quantized: {why}",
-            where=describe(model),
-            fix="inspect the model or widen the selection",
+            f"layers cannot be solved one after the other: {why}",
+            where="--inputs quantized",
+            fix="use --inputs float",
         )
-    grids, notes = choose_grids(layers, recipe)
-    source = model if isinstance(model, onnx.ModelProto) else Path(model)
-    return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before)
+    if why:
+        return "float", (f"layers were solved on the float network's inputs: {why}",)
+    return "quantized", ()
 
 
-def survey(
-    model: str | Path | onnx.ModelProto, data: Any, recipe: Recipe, progress: Progress = silent
-) -> Survey:
-    """Plan, then run the float model once over the samples and sum what its layers see."""
-    progress("read", 0, 1)
-    plan_ = plan(model, recipe)
-    progress("read", 1, 1)
-    ready = load(plan_.prepared)
-    calibration = open_calibration(data, input_specs(plan_.prepared), recipe, vocabulary(ready))
-    told = partial(progress, "calibrate")
-    engine = open_engine(recipe.device, recipe.threads)
-    device = recipe.device if recipe.device.startswith("cuda") else "cpu"
-    collected = collect(ready, plan_.layers, calibration, recipe, told, engine, device)
-    return Survey(plan_, calibration, collected)
-
-
-def finish(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Outcome:
-    """Solve every layer and write the solutions into a copy of the prepared graph."""
-    return write(survey_, solve_all(survey_, recipe, progress), recipe)
-
-
-def solve_all(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Solved:
-    """Codes, scales and biases of every layer."""
-    plan_ = survey_.plan
-    model, engine = load(plan_.prepared), open_engine(recipe.device, recipe.threads)
-    grids, _ = choose_grids(plan_.layers, recipe)
-    solutions: dict[str, Solution] = {}
-    seconds: dict[str, float] = {}
-    progress("solve", 0, len(plan_.layers))
-
-    def timed(work: tuple[Layer, Engine]) -> tuple[str, Solution, float]:
-        layer, mine = work
-        started, stats = time.monotonic(), survey_.collected.stats[layer.name]
-        solution = solve(model, layer, stats, grids[layer.name], (recipe, mine))
-        return layer.name, solution, time.monotonic() - started
-
-    work = sorted(plan_.layers, key=lambda layer: -cost(layer.layout))
-    share = sum(cost(layer.layout) for layer in work) / engine.threads
-    large = [layer for layer in work if cost(layer.layout) > share]
-    with single_threaded_blas():
-        # A layer that is more than a thread's share has all threads; others go side by side, longest first.
-        alone = map(timed, [(layer, engine) for layer in large])
-        beside = engine.map(timed, [(layer, replace(engine, threads=1)) for layer in work[len(large) :]])
-        for name, solution, spent in chain(alone, beside):
-            solutions[name], seconds[name] = solution, spent
-            progress("solve", len(solutions), len(plan_.layers))
-    return Solved({layer.name: solutions[layer.name] for layer in plan_.layers}, seconds)
-
-
-def write(survey_: Survey, solved: Solved, recipe: Recipe) -> Outcome:
+def write(opened: Opened, solved: Solved, recipe: Recipe) -> Outcome:
     """Put the solutions into a copy of the prepared graph; the codes are not rounded again."""
-    plan_ = survey_.plan
+    plan_ = opened.plan
     model = load(plan_.prepared)
     _, notes = choose_grids(plan_.layers, recipe)
     written = TARGETS[recipe.target].rewrite(model, plan_.layers, solved.solutions, recipe)
     share_equal_weights(model)
     lines = layer_lines(plan_.layers, solved.solutions, written, notes, solved.seconds)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
-    return Outcome(stamp(to_proto(model), survey_.calibration, recipe), solved.solutions, lines)
-
-
-def solve(
-    model: Model, layer: Layer, stats: InputStats | None, grid: Grid, how: tuple[Recipe, Engine]
-) -> Solution:
-    """One layer's codes, scales and bias. An embedding meets one-hot inputs, for which rounding is best."""
-    recipe, engine = how
-    weight = to_rows(weight_values(model, layer), layer.layout)
-    if layer.op == "Gather":
-        return solve_layer(Problem(weight, None, grid, layer.dtype), "rtn", compensate=False, engine=engine)
-    problem = Problem(weight, stats, grid, layer.dtype)
-    return solve_layer(problem, recipe.solver, recipe.compensate, recipe.effort, engine)
-
-
-def choose_grids(layers: Sequence[Layer], recipe: Recipe) -> tuple[dict[str, Grid], dict[str, str]]:
-    """The grid of every layer, and why it is not the one asked for where it is not."""
-    target = TARGETS[recipe.target]
-    inner = [layer.name for layer in layers if layer.op != "Gather"]
-    wide = {inner[0], inner[-1]} if recipe.first_last == "int8" and inner else set()
-    grids: dict[str, Grid] = {}
-    notes: dict[str, str] = {}
-    for layer in layers:
-        bits = 8 if layer.name in wide or layer.op == "Gather" else recipe.bits
-        grids[layer.name], note = target.grid(layer, recipe, bits)
-        if note:
-            notes[layer.name] = note
-    return grids, notes
+    return Outcome(stamp(to_proto(model), opened.calibration, recipe), solved.solutions, lines)
 
 
 def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:
@@ -273,18 +164,14 @@ def check_output(model: str | Path | onnx.ModelProto, output: Path) -> Path:
     return output
 
 
-def describe(model: str | Path | onnx.ModelProto) -> str:
-    return "the model" if isinstance(model, onnx.ModelProto) else str(model)
-
-
-def verify_written(draft: Path, survey_: Survey, outcome: Outcome, recipe: Recipe) -> Verification:
+def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe) -> Verification:
     """Check the written bytes; a file that does not load or holds other codes is never put in place."""
-    plan_ = survey_.plan
+    plan_ = opened.plan
     checks = verify(
-        draft, plan_.source, plan_.layers, outcome.solutions, survey_.calibration, TARGETS[recipe.target]
+        draft, plan_.source, plan_.layers, outcome.solutions, opened.calibration, TARGETS[recipe.target]
     )
     fatal = [check for check in checks.checks if check.fatal and not check.ok]
-    if fatal and survey_.calibration.synthetic and fatal[0].name == FLOAT_RUNS:
+    if fatal and opened.calibration.synthetic and fatal[0].name == FLOAT_RUNS:
         raise ComqError(
             f"the float model itself does not run on made-up inputs ({fatal[0].detail})",
             where=describe(plan_.source),
@@ -301,14 +188,13 @@ def verify_written(draft: Path, survey_: Survey, outcome: Outcome, recipe: Recip
 
 def make_report(
     recipe: Recipe,
-    survey_: Survey,
-    outcome: Outcome,
-    checks: Verification,
+    opened: Opened,
+    made: tuple[Solved, Outcome, Verification],
     files: Sequence[Path],
     seconds: float,
 ) -> Report:
     """Everything that happened, for the table and for ``--report``."""
-    plan_ = survey_.plan
+    plan_, calibration, (solved, outcome, checks) = opened.plan, opened.calibration, made
     return Report(
         version=__version__,
         recipe=recipe.as_dict(),
@@ -318,13 +204,13 @@ def make_report(
         bytes_after=sum(f.stat().st_size for f in files),
         opset_before=plan_.opset_before,
         opset_after=load(outcome.model).opset,
-        calibration=survey_.calibration.description,
-        synthetic=survey_.calibration.synthetic,
+        calibration=calibration.description,
+        synthetic=calibration.synthetic,
         lines=outcome.lines,
         verification=checks,
         notes=(
-            *remarks(outcome.lines, recipe, survey_.calibration, checks),
-            *survey_.collected.notes,
+            *remarks(outcome.lines, recipe, calibration, checks),
+            *solved.notes,
             *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
         ),
         seconds=seconds,

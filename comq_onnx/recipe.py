@@ -12,6 +12,7 @@ Solver = Literal["comq", "comq-paper", "gptq", "rtn"]
 Effort = Literal["normal", "fast", "max"]
 TargetName = Literal["portable", "ort"]
 BiasMode = Literal["auto", "channel", "none"]
+Inputs = Literal["auto", "quantized", "float"]
 FirstLast = Literal["same", "int8"]
 WeightForm = Literal["auto", "dq"]
 
@@ -25,6 +26,9 @@ class Recipe:
     `effort` is how long ``comq`` searches. `device` is ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; `threads` 0
     is all cores, and any number of them makes the same file.
 
+    `inputs` are those that layers are solved on: ``quantized``, what the layers quantized before them make of
+    the samples; ``float``, what the float network makes; ``auto`` is ``quantized`` for ``comq`` on real data.
+
     `block_size` is ``"auto"`` (the target's choice), ``"channel"``, ``"tensor"`` or a power of two from
     16 to 256. `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published. Patterns
     are regular expressions searched in node names; one that matches nothing is an error.
@@ -36,6 +40,7 @@ class Recipe:
     solver: Solver = "comq"
     effort: Effort = "normal"
     bias: BiasMode = "auto"
+    inputs: Inputs = "auto"
     target: TargetName = "portable"
     weight_form: WeightForm = "auto"
     first_last: FirstLast = "same"
@@ -58,6 +63,7 @@ class Recipe:
             "solver": get_args(Solver),
             "effort": get_args(Effort),
             "bias": get_args(BiasMode),
+            "inputs": get_args(Inputs),
             "target": get_args(TargetName),
             "weight_form": get_args(WeightForm),
             "first_last": get_args(FirstLast),
@@ -88,6 +94,11 @@ class Recipe:
     @property
     def bits(self) -> int:
         return int(self.weights.removeprefix("int"))
+
+    @property
+    def run_device(self) -> str:
+        """What runs the model: ``cpu``, or a GPU where one is asked for."""
+        return self.device if self.device.startswith("cuda") else "cpu"
 
     @property
     def compensate(self) -> bool:

@@ -85,6 +85,18 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How the float network's input x of a layer differs from x', what the quantized network makes of it."""
+
+    mean: np.ndarray
+    """``(groups, rows)``: the mean of ``x - x'``"""
+    cross: np.ndarray
+    """``(groups, rows, rows)``: the mean of ``(x - x') x'^T``, not centred"""
+    energy: float
+    """``E ||x - x'||^2 / E ||x||^2``"""
+
+
+@dataclass(frozen=True)
 class InputStats:
     """Sums over calibration rows of the vectors x that a layer's rows multiply, in float64.
 
@@ -101,6 +113,9 @@ class InputStats:
     half: "InputStats | None" = None
     """The same sums over the first half of the samples alone, so that the other half can judge a solution;
     None where there is one sample only."""
+    drift: Drift | None = None
+    """Where these are the quantized network's inputs, how the float network's differ; None where they are the
+    float network's own."""
 
 
 @dataclass(frozen=True)

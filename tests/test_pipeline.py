@@ -9,7 +9,8 @@ import pytest
 from graphs import model, weight
 
 from comq_onnx import Recipe, pipeline, quantize
-from comq_onnx.pipeline import finish, survey
+from comq_onnx.parallel import solve_all, survey
+from comq_onnx.planning import open_run
 
 NET = """g (float[B,3,12,12] image, float[B,40] extra) => (float[B,10] logits) {
   c = Conv<strides=[2,2],pads=[1,1,1,1]>(image, w_conv, b_conv)
@@ -56,16 +57,17 @@ def distance(wanted: np.ndarray, got: np.ndarray) -> float:
 
 
 def test_comq_beats_every_baseline(net: onnx.ModelProto, data: dict[str, np.ndarray]) -> None:
-    seen = survey(net, {k: v[:256] for k, v in data.items()}, Recipe())
+    opened = open_run(net, {k: v[:256] for k, v in data.items()}, Recipe())
+    seen = survey(opened, Recipe())
     held_out = {k: v[256:] for k, v in data.items()}
     wanted = outputs(net, held_out)
+
+    def error_of(recipe: Recipe) -> float:
+        written = pipeline.write(opened, solve_all(seen, recipe), recipe)
+        return distance(wanted, outputs(written.model, held_out))
+
     error = {
-        solver: distance(
-            wanted,
-            outputs(
-                finish(seen, Recipe(weights="int3", solver=solver, block_size="channel")).model, held_out
-            ),
-        )
+        solver: error_of(Recipe(weights="int3", solver=solver, block_size="channel"))
         for solver in ("rtn", "gptq", "comq-paper", "comq")
     }
     assert error["comq"] == min(error.values())
@@ -133,7 +135,8 @@ def test_the_first_and_last_layer_can_keep_eight_bits(
     net: onnx.ModelProto, data: dict[str, np.ndarray]
 ) -> None:
     recipe = Recipe(first_last="int8", solver="rtn")
-    lines = finish(survey(net, data, recipe), recipe).lines
+    opened = open_run(net, data, recipe)
+    lines = pipeline.write(opened, solve_all(survey(opened, recipe), recipe), recipe).lines
     assert [line.grid.split()[0] for line in lines] == ["int8", "int4", "int8"]
 
 

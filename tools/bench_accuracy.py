@@ -28,18 +28,23 @@ from zoo.runner import run_all
 from comq_onnx import pipeline
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import save
+from comq_onnx.layerwise import Solved
+from comq_onnx.parallel import Survey, solve_all, survey
+from comq_onnx.planning import open_run
 from comq_onnx.recipe import Recipe
+from comq_onnx.sequential import march
 
-ROWS = ("rtn", "rtn+bias", "gptq", "gptq+bias", "comq-paper", "comq-paper+bias", "comq")
+ROWS = ("rtn", "rtn+bias", "gptq", "gptq+bias", "comq-paper", "comq-paper+bias", "comq-parallel", "comq")
 
 
 def recipe_for(row: str, width: int, args: argparse.Namespace) -> Recipe:
     """The recipe of one row: ``gptq+bias`` is ``gptq`` with the compensating bias."""
-    solver, _, bias = row.partition("+")
+    solver, _, bias = row.removesuffix("-parallel").partition("+")
     return Recipe(
         weights=f"int{width}",  # pyright: ignore[reportArgumentType]
         solver=solver,  # pyright: ignore[reportArgumentType]
         bias="channel" if bias or solver == "comq" else "none",
+        inputs="quantized" if row == "comq" else "float",
         block_size=args.block_size,
         first_last=args.first_last,
         symmetric=not args.asymmetric,
@@ -50,16 +55,16 @@ def recipe_for(row: str, width: int, args: argparse.Namespace) -> Recipe:
 class Trial:
     """A model with its float outputs and its float pass done: ready for any number of rows."""
 
-    survey: pipeline.Survey
+    survey: Survey
     task: Task
     reference: list[Any]
     threads: int
 
 
-def bench_row(trial: Trial, solved: pipeline.Solved, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def bench_row(trial: Trial, solved: Solved, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Write, load, score: one row, as plain values."""
     started = time.monotonic()
-    outcome = pipeline.write(trial.survey, solved, recipe)
+    outcome = pipeline.write(trial.survey.opened, solved, recipe)
     path = folder / "quantized.onnx"
     files = save(outcome.model, path)
     outputs = run_all(path, trial.task.test, trial.task.reduce, trial.threads)
@@ -72,10 +77,17 @@ def bench_row(trial: Trial, solved: pipeline.Solved, recipe: Recipe, folder: Pat
     }
 
 
-def without_bias(solved: pipeline.Solved) -> pipeline.Solved:
+def solve(trial: Trial, recipe: Recipe) -> Solved:
+    """Every layer's solution, on the inputs the recipe names."""
+    if recipe.inputs == "quantized":
+        return march(trial.survey.opened, recipe)
+    return solve_all(trial.survey, recipe)
+
+
+def without_bias(solved: Solved) -> Solved:
     """The same codes without the compensating bias: baselines choose their codes without regard to it."""
     bare = {name: replace(solution, bias=None) for name, solution in solved.solutions.items()}
-    return pipeline.Solved(bare, solved.seconds)
+    return replace(solved, solutions=bare)
 
 
 def start_model(model: RealModel, places: Places, args: argparse.Namespace, record: dict[str, Any]) -> Trial:
@@ -88,9 +100,10 @@ def start_model(model: RealModel, places: Places, args: argparse.Namespace, reco
     record["remark"] = baseline_remark(model, record["float"])
     say(f"{model.name}: float {brief(record['float'])}; {record['remark']}")
     started = time.monotonic()
-    survey = pipeline.survey(path, task.calibration, recipe_for("comq", 4, args))
+    recipe = recipe_for("comq", 4, args)
+    surveyed = survey(open_run(path, task.calibration, recipe), recipe)
     record["survey_seconds"] = round(time.monotonic() - started, 2)
-    return Trial(survey, task, reference, args.threads)
+    return Trial(surveyed, task, reference, args.threads)
 
 
 def bench_model(model: RealModel, places: Places, args: argparse.Namespace, record: dict[str, Any]) -> None:
@@ -101,11 +114,11 @@ def bench_model(model: RealModel, places: Places, args: argparse.Namespace, reco
     if not todo:
         return
     trial = start_model(model, places, args, record)
-    known: dict[tuple[int, str], pipeline.Solved] = {}
+    known: dict[tuple[int, str], Solved] = {}
     for width, name in sorted(todo, key=lambda entry: (-entry[0], entry[1].split("+")[0], -len(entry[1]))):
         recipe = recipe_for(name, width, args)
         bare = known.pop((width, name + "+bias"), None)
-        solved = without_bias(bare) if bare else pipeline.solve_all(trial.survey, recipe)
+        solved = without_bias(bare) if bare else solve(trial, recipe)
         known[width, name] = solved
         with tempfile.TemporaryDirectory() as folder:
             row = bench_row(trial, solved, recipe, Path(folder))

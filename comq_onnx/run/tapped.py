@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import ModelProto, NodeProto
+
+from comq_onnx.graph.cut import reads_of
 
 SHAPE_PREFIX = "comq/shape/"
 
@@ -17,8 +19,7 @@ class TappedModel:
     def __init__(self, model: ModelProto) -> None:
         self._model = model
         self._nodes = [_copied(node) for node in model.graph.node]
-        stored = {tensor.name for tensor in model.graph.initializer}
-        self.inputs = tuple(value.name for value in model.graph.input if value.name not in stored)
+        self.inputs = graph_inputs(model)
         """Names of the graph inputs."""
 
     def with_outputs(self, names: Sequence[str]) -> ModelProto:
@@ -42,6 +43,12 @@ class TappedModel:
         return model
 
 
+def graph_inputs(model: ModelProto) -> tuple[str, ...]:
+    """Names of the inputs that must be fed."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return tuple(value.name for value in model.graph.input if value.name not in stored)
+
+
 def needed_nodes(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
     """The nodes, in topological order, that these tensors depend on."""
     wanted = set(outputs)
@@ -49,25 +56,8 @@ def needed_nodes(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[Nod
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             kept.append(node)
-            wanted.update(_reads(node))
+            wanted.update(reads_of(node))
     return kept[::-1]
-
-
-def _reads(node: NodeProto) -> set[str]:
-    """Tensors a node reads, those that its subgraphs take from outside among them."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        graphs = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-        for graph in graphs:
-            names |= _mentions(graph)
-    return names
-
-
-def _mentions(graph: GraphProto) -> set[str]:
-    names = {value.name for value in graph.output}
-    for node in graph.node:
-        names |= _reads(node)
-    return names
 
 
 def _copied(node: NodeProto) -> NodeProto:

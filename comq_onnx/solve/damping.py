@@ -15,7 +15,7 @@ import numpy as np
 
 from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Array, Backend, Steps
-from comq_onnx.records import InputStats
+from comq_onnx.records import Drift, InputStats
 from comq_onnx.solve.factor import coupling, falling, reordered, restored
 from comq_onnx.solve.pose import Posed, second_moment
 
@@ -142,7 +142,17 @@ def halves(stats: InputStats, xp: Any = np) -> tuple[InputStats, InputStats]:
     mean = whole * xp.asarray(stats.mean) - part * xp.asarray(first.mean)
     gram = whole * xp.asarray(stats.gram)
     gram -= part * xp.asarray(first.gram)
-    return first, InputStats(mean, gram, count)
+    return first, InputStats(mean, gram, count, drift=_rest(stats.drift, first.drift, whole, part))
+
+
+def _rest(total: Drift | None, first: Drift | None, whole: float, part: float) -> Drift | None:
+    """The drift of what is not in `first`."""
+    if total is None or first is None:
+        return None
+    cross = whole * total.cross
+    cross -= part * first.cross
+    energy = whole * total.energy - part * first.energy
+    return Drift(whole * total.mean - part * first.mean, cross, energy)
 
 
 def unseen_error(error: Array, seen: InputStats, unseen: InputStats, centred: bool, xp: Any = np) -> Array:

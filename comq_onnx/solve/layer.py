@@ -1,18 +1,21 @@
 """One layer from problem to solution: choose the Gram, run the solver, fold the bias, measure the error."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from comq_onnx.backends.engine import Engine, cpu_engine, single_threaded_blas
 from comq_onnx.backends.protocol import on_host
 from comq_onnx.grid import dequantize
-from comq_onnx.records import Layout, Problem, Solution
+from comq_onnx.records import InputStats, Layout, Problem, Solution
 from comq_onnx.solve import comq, gptq, paper, rtn
 from comq_onnx.solve.damping import chosen
 from comq_onnx.solve.effort import EFFORTS, settings_for
 from comq_onnx.solve.pose import Posed, pose
 from comq_onnx.solve.quality import Kind, Losses, measured
 from comq_onnx.solve.rtn import Rounded
-from comq_onnx.solve.spectrum import FLOOR, corrected
+from comq_onnx.solve.spectrum import FLOOR, estimated
+from comq_onnx.solve.target import corrected
 
 SOLVERS = ("rtn", "gptq", "comq-paper", "comq")
 
@@ -49,15 +52,18 @@ def solve_layer(
     _check(problem)
     engine = engine or cpu_engine()
     centred = compensate and solver == "comq"
+    original = np.asarray(problem.weight, dtype=np.float64)
     with single_threaded_blas():
+        if solver == "comq":
+            weight, _ = corrected(problem, centred, engine)
+            problem = replace(problem, weight=weight)
         posed = pose(problem, centred, engine.backend.xp)
         answer, losses, note = _run(problem, posed, solver, centred, (effort, engine))
         kind = Kind(centred, compensate and problem.stats is not None)
         quality = measured(posed, answer, problem.stats, kind, engine, losses)
     stored, bias = _unposed(posed, answer), None
     if compensate and problem.stats is not None:
-        error = np.asarray(problem.weight, dtype=np.float64) - dequantize(*stored, problem.grid)
-        bias = np.einsum("gk,gkm->gm", on_host(problem.stats.mean), error)
+        bias = _bias(problem.stats, original, original - dequantize(*stored, problem.grid))
     note = "; ".join(filter(None, (posed.note, note)))
     return Solution(problem.grid, *stored, bias, quality, note)
 
@@ -76,7 +82,7 @@ def _run(
     settings, stats = settings_for(effort, posed.weight.shape[2]), problem.stats
     if settings.spectrum and stats is not None and stats.half is not None:
         damping = posed.xp.full(len(posed.live), FLOOR)
-        return comq.solve(posed, damping, engine, settings, corrected(stats, posed, centred))
+        return comq.solve(posed, damping, engine, settings, estimated(stats, posed, centred))
     damping = chosen(stats, posed, centred, engine)
     return comq.solve(posed, damping, engine, settings)
 
@@ -84,6 +90,14 @@ def _run(
 def cost(layout: Layout) -> int:
     """What a layer takes to solve, beside others: cells of its weight or of its Gram."""
     return max(layout.rows, layout.cols) * layout.rows * layout.groups
+
+
+def _bias(stats: InputStats, weight: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """``(groups, cols)``: what the output lacks on average, by the layer's error and its inputs' drift."""
+    bias = np.einsum("gk,gkm->gm", on_host(stats.mean), error)
+    if stats.drift is not None:
+        bias += np.einsum("gk,gkm->gm", stats.drift.mean, weight)
+    return bias
 
 
 def _check(problem: Problem) -> None:

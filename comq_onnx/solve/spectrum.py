@@ -17,7 +17,7 @@ FLOOR = 1e-4
 """Damping that is left to add, as a part of mean(diag)."""
 
 
-def corrected(stats: InputStats, posed: Posed, centred: bool) -> Array:
+def estimated(stats: InputStats, posed: Posed, centred: bool) -> Array:
     """The estimate ``(G, K, K)`` in the units of ``posed.gram``."""
     xp = posed.xp
     first, second = halves(stats, xp)

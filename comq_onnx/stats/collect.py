@@ -1,6 +1,6 @@
 """One float pass over the calibration data: the mean and the Gram matrix of every layer's input."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -118,9 +118,11 @@ def collect(
             if stats and scratch:
                 stats = _on_disk(stats, scratch.path / f"{len(list(scratch.path.iterdir()))}.npy")
             found |= dict.fromkeys(tap_sum.tap.layers, stats)
-    notes = _notes(layers, found, len(passes), mask)
-    if calibration.samples < HALVES:
-        notes += ("one sample only: none is held out, so how far it is trusted is a guess",)
+    notes = notes_on(layers, {name for name, stats in found.items() if stats}, mask, calibration)
+    if len(passes) > 1:
+        notes += (
+            f"the statistics exceed the memory limit: {len(passes)} passes over the data instead of one",
+        )
     return Collected(found, len(passes), calibration.samples, rows, notes, scratch)
 
 
@@ -227,9 +229,10 @@ def _on_disk(stats: InputStats, path: Path) -> InputStats:
     return InputStats(stats.mean, np.load(path, mmap_mode="r", allow_pickle=False), stats.count, half)
 
 
-def _notes(
-    layers: Sequence[Layer], found: dict[str, InputStats | None], passes: int, mask: str
+def notes_on(
+    layers: Sequence[Layer], seen: Collection[str], mask: str, calibration: Calibration
 ) -> tuple[str, ...]:
+    """What a user must hear; `seen` names the layers that activations reached, `mask` the mask's input."""
     notes = []
     inner = [layer.name for layer in layers if layer.in_subgraph]
     if inner:
@@ -237,10 +240,10 @@ def _notes(
             f"{len(inner)} layers inside If, Loop or Scan bodies see no activations and are solved without"
         )
     for layer in layers:
-        if found[layer.name] is None and not layer.in_subgraph and layer.layout.kind != "gather":
+        if layer.name not in seen and not layer.in_subgraph and layer.layout.kind != "gather":
             notes.append(f"{layer.name}: no activation reached it, it is solved without")
     if mask:
         notes.append(f"tokens where '{mask}' is 0 are left out")
-    if passes > 1:
-        notes.append(f"the statistics exceed the memory limit: {passes} passes over the data instead of one")
+    if calibration.samples < HALVES:
+        notes.append("one sample only: none is held out, so how far it is trusted is a guess")
     return tuple(notes)

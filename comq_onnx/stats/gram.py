@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from comq_onnx.backends.protocol import Array
-from comq_onnx.records import InputStats
+from comq_onnx.records import Drift, InputStats
 
 CHUNK_ROWS = 512
 """Rows to a product. Above this the float32 sums lose more than the speed gains."""
@@ -34,9 +34,21 @@ def merged(first: InputStats | None, second: InputStats | None) -> InputStats | 
         return first or second
     count = first.count + second.count
     share, rest = first.count / count, second.count / count
-    mean, gram = share * first.mean + rest * second.mean, share * first.gram
-    gram += rest * second.gram
-    return InputStats(_read_only(mean), _read_only(gram), count, half=first)
+    mean, gram = _mixed(share, first.mean, rest, second.mean), _mixed(share, first.gram, rest, second.gram)
+    drift = None
+    if first.drift and second.drift:
+        drift = Drift(
+            _mixed(share, first.drift.mean, rest, second.drift.mean),
+            _mixed(share, first.drift.cross, rest, second.drift.cross),
+            share * first.drift.energy + rest * second.drift.energy,
+        )
+    return InputStats(mean, gram, count, half=first, drift=drift)
+
+
+def _mixed(share: float, first: np.ndarray, rest: float, second: np.ndarray) -> np.ndarray:
+    total = share * first
+    total += rest * second
+    return _read_only(total)
 
 
 def bytes_needed(groups: int, rows: int) -> int:
@@ -111,6 +123,12 @@ class GramSum(ChunkedSum):
         self._chunk = self._chunk[:, :0]
         gram, shift = self._gram, self._shift.astype(np.float64)
         mean = self._sum / self.count
+        if len(gram) > 1 and gram.shape[1] <= SMALL:
+            gram /= self.count
+            m, s = mean[:, :, None], shift[:, None, :]
+            gram += m * s + (m * s).swapaxes(1, 2) + shift[:, :, None] * s
+            gram = np.tril(gram) + np.tril(gram, -1).swapaxes(1, 2)
+            return InputStats(_read_only(mean + shift), _read_only(gram), self.count)
         for group, lines in enumerate(gram):
             m, s = mean[group], shift[group]
             for panel in _panels(len(lines)):

@@ -11,7 +11,7 @@ import numpy as np
 
 from comq_onnx.records import ConvGeometry
 
-POSITIONS = 256
+POSITIONS = 64
 """Positions looked at in one sample; a sample of fewer positions is seen whole.
 
 Positions of one sample are alike, samples are not: beyond this many, another sample tells a covariance more

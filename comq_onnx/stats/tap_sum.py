@@ -1,13 +1,14 @@
 """The sums of one tap over all batches, on the CPU or on a GPU, apart for the two halves of the samples."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from comq_onnx.backends.protocol import Array
 from comq_onnx.records import InputStats
+from comq_onnx.stats.cross import CrossSum, cross_bytes_needed
 from comq_onnx.stats.device_gram import DeviceGramSum, device_bytes_needed
 from comq_onnx.stats.gram import GramSum, bytes_needed, merged
 from comq_onnx.stats.mask import keep_rows
@@ -31,6 +32,8 @@ class Taken:
     """Number of the first sample."""
     entries: int
     """How many samples there are."""
+    floats: Mapping[str, Array] | None = None
+    """Where `values` are the quantized network's: the float network's."""
 
 
 class TapSum:
@@ -46,48 +49,100 @@ class TapSum:
 
     def __init__(self, tap: Tap, sampling: Sampling, xp: Any) -> None:
         self.tap = tap
-        self._sampling, self._xp = sampling, xp
-        self._halves: list[GramSum | DeviceGramSum] = []
+        self.halves = tuple(HalfSum(tap, sampling, xp, half) for half in range(HALVES))
 
     @property
     def count(self) -> int:
         """Rows seen, per group."""
-        return sum(half.count for half in self._halves)
+        return sum(half.count for half in self.halves)
 
     def add(self, taken: Taken) -> None:
         """Add the rows of one batch. ComqError where an activation is not finite or does not fit."""
-        name = self.tap.tensor
-        self._add(taken.values[name], taken.mask, (taken.first, taken.entries), name in taken.doubtful)
+        for half in self.halves:
+            half.add(taken)
 
     def stats(self) -> InputStats | None:
         """The statistics of all samples, on the host; None where no row was seen. Nothing may follow."""
-        halves, self._halves = self._halves, []
-        return merged(*(half.stats() for half in halves)) if halves else None
+        return merged(*(half.stats() for half in self.halves))
 
-    def _add(
-        self, activation: Array, mask: np.ndarray | None, place: tuple[int, int], doubtful: bool
-    ) -> None:
-        """Add the rows of one batch; `place` is the number of its first sample and how many it has.
 
-        A batch that holds samples of both halves is cut in two, so that halves do not depend on its size.
-        """
-        tap, sampling, (first, entries) = self.tap, self._sampling, place
-        cut = -(-sampling.samples // HALVES) - first
-        if 0 < cut < entries and not tap.batch and activation.ndim and len(activation) == entries:
-            parts = (slice(cut), (first, cut)), (slice(cut, None), (first + cut, entries - cut))
-            for part, there in parts:
-                self._add(activation[part], None if mask is None else mask[part], there, doubtful)
+class HalfSum:
+    """The sums over the samples of one half; of a batch that holds samples of both, its part is added."""
+
+    def __init__(self, tap: Tap, sampling: Sampling, xp: Any, half: int) -> None:
+        self.tap = tap
+        self._sampling, self._xp, self._half = sampling, xp, half
+        self._gram: GramSum | DeviceGramSum | None = None
+        self._cross: CrossSum | None = None
+
+    @property
+    def count(self) -> int:
+        """Rows seen, per group."""
+        return self._gram.count if self._gram else 0
+
+    def meets(self, first: int, entries: int) -> bool:
+        """Whether a batch of `entries` samples, the first of which has this number, may have a part here."""
+        cut = self._cut
+        return first < cut if self._half == 0 else first + entries > cut
+
+    def add(self, taken: Taken) -> None:
+        """Add this half's rows of a batch. ComqError where an activation is not finite or does not fit."""
+        tap, name = self.tap, self.tap.tensor
+        values, floats = taken.values[name], taken.floats and taken.floats[name]
+        part, first = self._part(values, taken)
+        if part is None:
             return
-        if mask is not None and tap.kind == "dense" and not tap.batch:
-            activation = keep_rows(activation, mask, self._xp)
-        if doubtful:
-            check_finite(tap.tensor, activation, place, self._xp)
-        if not self._halves:
-            self._halves = [self._new(activation.dtype) for _ in range(HALVES)]
-        if activation.size:
-            half = self._halves[int(HALVES * first >= sampling.samples)]
-            for rows in rows_of(tap, activation, sampling, first, self._xp):
-                half.add(rows)
+        mask = None if taken.mask is None else taken.mask[part]
+        place = (first, min(taken.entries, len(range(*part.indices(taken.entries)))))
+        values = self._kept(values, part, mask)
+        if name in taken.doubtful:
+            check_finite(name, values, place, self._xp)
+        if self._gram is None:
+            self._gram = self._new(values.dtype)
+            self._cross = None if floats is None else CrossSum(tap.groups, tap.rows, self._xp, values.dtype)
+        if not values.size:
+            return
+        found = rows_of(tap, values, self._sampling, first, self._xp)
+        if floats is None or self._cross is None:
+            for rows in found:
+                self._gram.add(rows)
+            return
+        floats = self._kept(floats, part, mask)
+        for rows, wanted in zip(found, rows_of(tap, floats, self._sampling, first, self._xp), strict=True):
+            gaps = wanted - rows
+            # Not finite where one of the two is not. Only the positions that are summed are looked at.
+            check_finite(name, gaps, place, self._xp, "the float or the quantized network computes")
+            self._gram.add(rows)
+            self._cross.add(rows, gaps)
+
+    def stats(self) -> InputStats | None:
+        """The statistics of this half, on the host; None where no row was seen. Nothing may follow."""
+        gram, cross, self._gram, self._cross = self._gram, self._cross, None, None
+        stats = gram.stats() if gram else None
+        return replace(stats, drift=cross.drift()) if stats and cross else stats
+
+    @property
+    def _cut(self) -> int:
+        """Number of the first sample of the second half."""
+        return -(-self._sampling.samples // HALVES)
+
+    def _part(self, values: Array, taken: Taken) -> tuple[slice | None, int]:
+        """Which entries of a batch belong to this half, and the number of the first; None for no entry.
+
+        A batch that cannot be cut goes to the half of its first sample.
+        """
+        cut, first, entries = self._cut - taken.first, taken.first, taken.entries
+        if 0 < cut < entries and not self.tap.batch and values.ndim and len(values) == entries:
+            return (slice(cut, None), first + cut) if self._half else (slice(cut), first)
+        mine = int(HALVES * first >= self._sampling.samples) == self._half
+        return (slice(None) if mine else None), first
+
+    def _kept(self, values: Array, part: slice, mask: np.ndarray | None) -> Array:
+        """The part, without padding."""
+        values = values if part == slice(None) else values[part]
+        if mask is None or self.tap.kind != "dense" or self.tap.batch:
+            return values
+        return keep_rows(values, mask, self._xp)
 
     def _new(self, dtype: np.dtype) -> GramSum | DeviceGramSum:
         tap, xp = self.tap, self._xp
@@ -96,10 +151,11 @@ class TapSum:
         return DeviceGramSum(tap.groups, tap.rows, xp, dtype)
 
 
-def sum_bytes(tap: Tap, xp: Any) -> int:
+def sum_bytes(tap: Tap, xp: Any, drifting: bool = False) -> int:
     """Memory of the sums of a tap, where its activations are."""
     needed = bytes_needed if xp is np else device_bytes_needed
-    return HALVES * needed(tap.groups, tap.rows)
+    cross = cross_bytes_needed(tap.groups, tap.rows) if drifting else 0
+    return HALVES * (needed(tap.groups, tap.rows) + cross)
 
 
 def doubtful_of(values: Mapping[str, Array], xp: Any) -> frozenset[str]:

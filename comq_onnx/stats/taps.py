@@ -15,7 +15,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.records import ConvGeometry, Layer
 from comq_onnx.stats.patches import POSITIONS, output_size, patches, sample_positions
 
-ROWS_PER_INPUT = 8
+ROWS_PER_INPUT = 16
 """Patches wanted for each row of a convolution's weight, where there are few samples."""
 
 
@@ -89,10 +89,12 @@ def rows_of(tap: Tap, activation: Any, sampling: Sampling, first: int, xp: Any =
     yield _grouped(activation, tap, xp)
 
 
-def check_finite(tensor: str, activation: Any, place: tuple[int, int], xp: Any = np) -> None:
+def check_finite(
+    tensor: str, activation: Any, place: tuple[int, int], xp: Any = np, what: str = "the float model computes"
+) -> None:
     """ComqError naming the tensor and the sample where an activation, an array of `xp`, is not finite.
 
-    `place` is the number of the batch's first sample and how many it has.
+    `place` is the number of the batch's first sample and how many it has; `what` begins the sentence.
     """
     # A float64 sum of float32 values cannot overflow, and costs a fraction of looking at each.
     if activation.dtype != np.float64 and xp.isfinite(activation.sum(dtype=np.float64)):
@@ -105,7 +107,7 @@ def check_finite(tensor: str, activation: Any, place: tuple[int, int], xp: Any =
         finite = xp.isfinite(activation.reshape(entries, -1)).all(axis=1)
         where = f"sample {first + finite.tolist().index(False)}"
     raise ComqError(
-        "the float model computes NaN or infinity",
+        f"{what} NaN or infinity",
         where=f"tensor '{tensor}', calibration {where}",
         fix="check the model, and that the data are preprocessed as it was trained",
     )

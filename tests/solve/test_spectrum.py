@@ -9,7 +9,7 @@ from comq_onnx.grid import Grid
 from comq_onnx.records import InputStats, Problem
 from comq_onnx.solve.layer import solve_layer
 from comq_onnx.solve.pose import pose
-from comq_onnx.solve.spectrum import corrected
+from comq_onnx.solve.spectrum import estimated
 
 ROWS = 24
 ROOT = np.random.default_rng(0).standard_normal((ROWS, ROWS)) * np.geomspace(2, 0.02, ROWS)
@@ -39,7 +39,7 @@ def test_it_is_the_variance_of_one_half_along_the_axes_of_the_other(centred: boo
         _, axes = np.linalg.eigh((seen - centre).T @ (seen - centre))
         variance = np.square((unseen - centre) @ axes).mean(axis=0)
         wanted += axes @ np.diag(variance) @ axes.T / 2
-    got = corrected(one.stats, posed, centred)[0] * posed.level[0]
+    got = estimated(one.stats, posed, centred)[0] * posed.level[0]
     np.testing.assert_allclose(got, wanted, rtol=1e-7, atol=1e-9)
 
 

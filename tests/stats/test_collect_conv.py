@@ -3,6 +3,9 @@
 import numpy as np
 from stats.collecting import activation, agrees, conv_net, gaussian, model_of, run
 
+from comq_onnx.stats.patches import POSITIONS
+from comq_onnx.stats.taps import ROWS_PER_INPUT
+
 
 def im2col(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
     """All patches of a batch, written out: ``(n * positions, channels, kernel * kernel)``."""
@@ -39,7 +42,7 @@ def test_convolutions_subsampled():
     smooth = np.cumsum(np.cumsum(gaussian(24, 4, 80, 80), axis=2), axis=3) / 80
     collected, layers = run(conv_net(), {"x": smooth})
     stats = collected.stats[layers[0].name]
-    assert stats.count == 24 * 256
+    assert stats.count == 24 * POSITIONS
     rows = im2col(smooth, 3, 2, 1).reshape(-1, 36).astype(np.float64)
     want = rows.T @ rows / len(rows)
     assert np.linalg.norm(stats.gram[0] - want) < 0.05 * np.linalg.norm(want)
@@ -53,7 +56,7 @@ def test_few_samples_are_looked_at_more_closely():
         "g (float[N, 4, H, W] x) => (float[N, 8, A, B] y) { y = Conv(x, w) }", w=gaussian(8, 4, 5, 5)
     )
     collected, layers = run(proto, {"x": x})
-    assert collected.stats[layers[0].name].count == 8 * 100
+    assert collected.stats[layers[0].name].count == ROWS_PER_INPUT * 100
 
 
 def test_conv_transpose():

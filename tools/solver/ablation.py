@@ -12,7 +12,7 @@ from comq_onnx.solve import comq
 from comq_onnx.solve.damping import chosen
 from comq_onnx.solve.effort import EFFORTS, MANY_STARTS, Settings
 from comq_onnx.solve.pose import pose
-from comq_onnx.solve.spectrum import FLOOR, corrected
+from comq_onnx.solve.spectrum import FLOOR, estimated
 from solver.cases import Case, deviation, held_out_error
 
 
@@ -49,7 +49,7 @@ def error_of(case: Case, grid: Grid, variant: Variant, engine: Engine) -> float:
         posed, gram = pose(problem, True), None
         damping = np.full(len(posed.live), variant.damping or FLOOR)
         if variant.spectrum:
-            gram = corrected(case.seen, posed, True)
+            gram = estimated(case.seen, posed, True)
         elif variant.damping is None:
             damping = chosen(case.seen, posed, True, engine)
         (p, scale, _), _, _ = comq.solve(posed, damping, engine, variant.settings, gram)

@@ -11,9 +11,10 @@ import onnxruntime
 from zoo import detector, efficientnet
 from zoo.model import Feed, Places, RealModel
 
-from comq_onnx import pipeline
 from comq_onnx.graph.io import load
 from comq_onnx.graph.layout import to_rows, weight_values
+from comq_onnx.parallel import survey
+from comq_onnx.planning import open_run
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Problem
 from comq_onnx.solve.pose import Posed
@@ -91,12 +92,14 @@ def _dense_stats(model: onnx.ModelProto, names: Sequence[str], batches: list[Fee
 def conv_cases(model: RealModel, places: Places, most_rows: int = 2048) -> list[Case]:
     """Every Conv of a model: calibrated on its calibration data, judged on its test data."""
     task = model.task(places)
+    recipe = Recipe(calibration_samples=4096)
     seen, unseen = (
-        pipeline.survey(model.file(places), feeds, Recipe(calibration_samples=4096))
+        survey(open_run(model.file(places), feeds, recipe), recipe)
         for feeds in (task.calibration, task.test[:UNSEEN_FEEDS])
     )
-    prepared, cases = load(seen.plan.prepared), []
-    for layer in seen.plan.layers:
+    plan = seen.opened.plan
+    prepared, cases = load(plan.prepared), []
+    for layer in plan.layers:
         known, new = seen.collected.stats[layer.name], unseen.collected.stats[layer.name]
         if layer.op != "Conv" or known is None or new is None or layer.layout.rows > most_rows:
             continue

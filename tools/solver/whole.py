@@ -10,6 +10,8 @@ from zoo.model import Feed, Places
 from zoo.runner import open_file
 
 from comq_onnx import pipeline
+from comq_onnx.parallel import solve_all, survey
+from comq_onnx.planning import open_run
 from comq_onnx.recipe import Recipe
 
 SAMPLES = 256
@@ -43,13 +45,13 @@ def compare(places: Places, threads: int) -> None:
         forward = time.perf_counter() - started
         recipe = Recipe(threads=threads)
         started = time.perf_counter()
-        survey = pipeline.survey(path, feeds, recipe)
+        surveyed = survey(open_run(path, feeds, recipe), recipe)
         calibrate = time.perf_counter() - started
         line = [f"{name}: float pass {forward:.1f} s; statistics {calibrate / forward:.2f}x"]
         for solver, effort in (("gptq", "normal"), ("comq", "fast"), ("comq", "normal"), ("comq", "max")):
             chosen = Recipe(threads=threads, solver=solver, effort=effort)  # pyright: ignore[reportArgumentType]
             started = time.perf_counter()
-            pipeline.solve_all(survey, chosen)
+            solve_all(surveyed, chosen)
             spent = time.perf_counter() - started
             line.append(f"{solver if solver == 'gptq' else effort} {spent / forward:.2f}x")
         print("; ".join(line), flush=True)

@@ -1,0 +1,172 @@
+"""Cutting a graph at the inputs of its layers, so that each node runs once however many layers there are.
+
+Layers are taken in order of execution. To have the input of the next one, the nodes it depends on are run,
+those of layers already quantized among them; whatever other layers' inputs are there by then belong to the
+same segment. Nothing is run before it is needed, which keeps few tensors alive.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onnx import GraphProto, NodeProto
+
+from comq_onnx.records import Layer
+
+RANDOM_OPS = frozenset(
+    ("RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+)
+NOT_TENSORS = frozenset(
+    ("SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap")
+    + ("SplitToSequence", "Optional")
+)
+"""Operators whose outputs are sequences or optionals, which no session takes from another."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes that are run together, once for each batch and network, and what is done after them."""
+
+    nodes: tuple[NodeProto, ...]
+    layers: tuple[Layer, ...]
+    """Layers whose input is there when the nodes have run, to be solved then; may be empty."""
+    reads: tuple[str, ...]
+    """Tensors made by earlier segments, or inputs of the graph"""
+    keeps: tuple[str, ...]
+    """Tensors made here that a later segment or one of `layers` reads"""
+    last_reads: tuple[str, ...]
+    """Those of `reads` that nobody reads again, not even `layers`"""
+    frees: tuple[str, ...]
+    """Tensors that nobody reads once `layers` are solved"""
+    shared: bool
+    """Whether no quantized layer comes before these nodes: float and quantized network agree here"""
+
+
+def cut(graph: GraphProto, layers: Sequence[Layer]) -> list[Segment]:
+    """The segments of a topologically sorted graph, in order.
+
+    Nodes that no layer's input depends on are in none of them. Layers inside subgraphs and gathers are not
+    solved on activations: they are in no segment's `layers`, but their nodes count as quantized.
+    """
+    steps = _steps(graph, layers)
+    inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    made_at = dict.fromkeys(inputs, -1)
+    last: dict[str, int] = {}
+    for at, (nodes, solved, _) in enumerate(steps):
+        made_at |= {name: at for node in nodes for name in node.output if name}
+        used = {name for node in nodes for name in reads_of(node)} | {layer.input for layer in solved}
+        last |= {name: at for name in used if name in made_at}
+    return [_segment(at, step, made_at, last) for at, step in enumerate(steps)]
+
+
+def streamed(layer: Layer) -> bool:
+    """Whether a layer is solved on activations of the main graph."""
+    return not layer.in_subgraph and layer.layout.kind != "gather"
+
+
+def refusal(graph: GraphProto) -> str:
+    """Why the graph cannot be run in segments, as a clause; empty if it can.
+
+    Random nodes would give the float and the quantized network different numbers. Generators without inputs
+    are run once for both, and so do no harm.
+    """
+    for node in graph.node:
+        inner = [n for body in _bodies(node) for n in _all_nodes(body)]
+        for each in (node, *inner):
+            training = each.op_type == "Dropout" and len(each.input) > 2 and each.input[2]
+            if training or (each.op_type in RANDOM_OPS and (each.input or each is not node)):
+                return f"'{each.name or each.op_type}' ({each.op_type}) makes other numbers on every run"
+        if node.op_type in NOT_TENSORS:
+            return f"'{node.name or node.op_type}' ({node.op_type}) makes something other than a tensor"
+    return ""
+
+
+def reads_of(node: NodeProto) -> set[str]:
+    """Tensors a node reads, those that its subgraphs take from outside among them."""
+    names = {name for name in node.input if name}
+    for body in _bodies(node):
+        names |= {value.name for value in body.output}
+        for inner in body.node:
+            names |= reads_of(inner)
+    return names
+
+
+def _steps(
+    graph: GraphProto, layers: Sequence[Layer]
+) -> list[tuple[list[NodeProto], tuple[Layer, ...], bool]]:
+    """Nodes, layers to be solved after them, and whether the nodes are the same in both networks."""
+    nodes = list(graph.node)
+    maker = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    touched = _touched(nodes, layers)
+    place = {node.name: i for i, node in enumerate(nodes)}
+    pending = sorted(filter(streamed, layers), key=lambda layer: place[layer.name])
+    done: set[int] = set()
+    steps = []
+    while pending:
+        needed = _ancestors(nodes, maker, pending[0].input, done)
+        done |= needed
+        ready = tuple(layer for layer in pending if maker.get(layer.input, -1) in done | {-1})
+        pending = [layer for layer in pending if layer not in ready]
+        apart = [nodes[i] for i in sorted(needed) if i not in touched]
+        rest = [nodes[i] for i in sorted(needed) if i in touched]
+        if apart:
+            steps.append((apart, ready if not rest else (), True))
+        if rest or not apart:
+            steps.append((rest, ready, not rest))
+    return steps
+
+
+def _touched(nodes: Sequence[NodeProto], layers: Sequence[Layer]) -> set[int]:
+    """Nodes whose outputs differ once layers are quantized: layers, and all that depends on one."""
+    names = {layer.name for layer in layers}
+    tensors: set[str] = set()
+    found = set()
+    for i, node in enumerate(nodes):
+        inner = (n.name for body in _bodies(node) for n in _all_nodes(body))
+        if node.name in names or not names.isdisjoint(inner) or not tensors.isdisjoint(reads_of(node)):
+            found.add(i)
+            tensors.update(name for name in node.output if name)
+    return found
+
+
+def _ancestors(nodes: Sequence[NodeProto], maker: dict[str, int], tensor: str, done: set[int]) -> set[int]:
+    """The nodes not yet run that `tensor` depends on."""
+    found: set[int] = set()
+    queue = [tensor]
+    while queue:
+        i = maker.get(queue.pop(), -1)
+        if i >= 0 and i not in found and i not in done:
+            found.add(i)
+            queue.extend(reads_of(nodes[i]))
+    return found
+
+
+def _segment(
+    at: int,
+    step: tuple[list[NodeProto], tuple[Layer, ...], bool],
+    made_at: dict[str, int],
+    last: dict[str, int],
+) -> Segment:
+    nodes, layers, shared = step
+    tapped = dict.fromkeys(layer.input for layer in layers)
+    read = dict.fromkeys(name for node in nodes for name in sorted(reads_of(node)))
+    reads = tuple(name for name in read if made_at.get(name, at) < at)
+    made = [name for node in nodes for name in node.output if name]
+    keeps = tuple(name for name in made if last.get(name, -1) > at or name in tapped)
+    over = tuple(name for name in reads if last[name] == at and name not in tapped)
+    frees = tuple(name for name in tapped if last[name] == at)
+    return Segment(tuple(nodes), layers, reads, keeps, over, frees, shared)
+
+
+def _bodies(node: NodeProto) -> list[GraphProto]:
+    return [
+        body
+        for attribute in node.attribute
+        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
+    ]
+
+
+def _all_nodes(graph: GraphProto) -> Iterable[NodeProto]:
+    for node in graph.node:
+        yield node
+        for body in _bodies(node):
+            yield from _all_nodes(body)

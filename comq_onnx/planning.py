@@ -1,0 +1,102 @@
+"""What will be done, known before any sample is run: layers, grids, reasons, and the data to fit them to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnx
+
+from comq_onnx.errors import ComqError
+from comq_onnx.graph.find import find_layers
+from comq_onnx.graph.io import load, to_proto
+from comq_onnx.graph.prepare import prepare
+from comq_onnx.graph.vocabulary import vocabulary
+from comq_onnx.grid import Grid
+from comq_onnx.recipe import Recipe
+from comq_onnx.records import Layer, Skipped
+from comq_onnx.run.data import Calibration, open_calibration
+from comq_onnx.run.specs import input_specs
+from comq_onnx.targets import TARGETS
+
+
+class Progress(Protocol):
+    """Told of each step: `stage` is a verb, `done` of `total` units of it are finished."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The progress callback of a caller who does not want one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be quantized and how, known before any sample is run."""
+
+    source: onnx.ModelProto | Path
+    prepared: onnx.ModelProto
+    layers: tuple[Layer, ...]
+    skipped: tuple[Skipped, ...]
+    grids: Mapping[str, Grid]
+    notes: Mapping[str, str]
+    """Why a layer's grid is not the one asked for, by layer name."""
+    opset_before: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan and the data it will be carried out on."""
+
+    plan: Plan
+    calibration: Calibration
+
+
+def plan(model: str | Path | onnx.ModelProto, recipe: Recipe) -> Plan:
+    """Load, prepare and look: every weight becomes a layer with a grid, or is skipped with its reason."""
+    target = TARGETS[recipe.target]
+    loaded = load(model)
+    before = loaded.opset
+    ready = prepare(loaded, target.required_opset(loaded, recipe))
+    layers, skipped = find_layers(ready, recipe)
+    if not layers:
+        why = "; ".join(sorted({s.reason for s in skipped})) or "it has no weight of rank 2 or more"
+        raise ComqError(
+            f"no layer can be quantized: {why}",
+            where=describe(model),
+            fix="inspect the model or widen the selection",
+        )
+    grids, notes = choose_grids(layers, recipe)
+    source = model if isinstance(model, onnx.ModelProto) else Path(model)
+    return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before)
+
+
+def open_run(
+    model: str | Path | onnx.ModelProto, data: Any, recipe: Recipe, progress: Progress = silent
+) -> Opened:
+    """Plan, and open the calibration data on the inputs of the prepared model."""
+    progress("read", 0, 1)
+    plan_ = plan(model, recipe)
+    progress("read", 1, 1)
+    ready = load(plan_.prepared)
+    specs = input_specs(plan_.prepared)
+    return Opened(plan_, open_calibration(data, specs, recipe, vocabulary(ready)))
+
+
+def choose_grids(layers: Sequence[Layer], recipe: Recipe) -> tuple[dict[str, Grid], dict[str, str]]:
+    """The grid of every layer, and why it is not the one asked for where it is not."""
+    target = TARGETS[recipe.target]
+    inner = [layer.name for layer in layers if layer.op != "Gather"]
+    wide = {inner[0], inner[-1]} if recipe.first_last == "int8" and inner else set()
+    grids: dict[str, Grid] = {}
+    notes: dict[str, str] = {}
+    for layer in layers:
+        bits = 8 if layer.name in wide or layer.op == "Gather" else recipe.bits
+        grids[layer.name], note = target.grid(layer, recipe, bits)
+        if note:
+            notes[layer.name] = note
+    return grids, notes
+
+
+def describe(model: str | Path | onnx.ModelProto) -> str:
+    return "the model" if isinstance(model, onnx.ModelProto) else str(model)

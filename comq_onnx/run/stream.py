@@ -1,0 +1,205 @@
+"""Two networks, float and quantized, run side by side from segment to segment over all batches.
+
+What no quantized layer has touched is run and kept once for both.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from comq_onnx.graph.cut import Segment, cut, reads_of
+from comq_onnx.graph.layout import from_rows, per_column_to_output
+from comq_onnx.grid import dequantize
+from comq_onnx.records import Layer, Solution
+from comq_onnx.run.data import Calibration
+from comq_onnx.run.session import Session, SessionOptions, open_session
+from comq_onnx.run.store import Store
+
+FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
+UNCOMPENSATED = "/uncompensated"
+
+
+class Stream:
+    """The live tensors of both networks, and how they are moved on.
+
+    Parameters
+    ----------
+    model
+        In float32 or wider (`run.widen`), its nodes sorted and named; read, never changed.
+    layers
+        All layers that are or will be quantized.
+    calibration
+        Its batches are read once, here.
+    options
+        How the model is run.
+    limit
+        Bytes of tensors in memory; more go to disk.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        layers: Sequence[Layer],
+        calibration: Calibration,
+        options: SessionOptions,
+        limit: int,
+    ) -> None:
+        self._model, self._options = model, options
+        self._layers = {layer.name: layer for layer in layers}
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._replaced: dict[str, TensorProto] = {}
+        self._solutions: dict[str, Solution] = {}
+        self.store = Store(limit)
+        self.segments = cut(model.graph, layers)
+        self.entries: list[int] = []
+        """Samples in each batch."""
+        self.node_runs = 0
+        """Nodes executed so far, over all batches and both networks."""
+        self._kind: dict[str, str] = {}
+        self._types: dict[str, tuple[np.dtype, tuple[int | None, ...]]] = {}
+        self._feed(calibration)
+
+    @property
+    def batches(self) -> int:
+        return len(self.entries)
+
+    def quantize(self, name: str, solution: Solution) -> None:
+        """From now on the quantized network computes this layer with its codes, scales and bias."""
+        layer = self._layers[name]
+        values = from_rows(
+            dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid), layer.layout
+        )
+        dtype = np.float64 if layer.dtype == "float64" else np.float32
+        self._replaced[layer.weight] = numpy_helper.from_array(values.astype(dtype), layer.weight)
+        self._solutions[name] = solution
+
+    def run(self, segment: Segment, extra: Iterable[str] = ()) -> None:
+        """Run the nodes of a segment on all batches, in both networks unless they agree there.
+
+        `extra` names tensors to keep besides; who asks for them drops them.
+        """
+        networks = (BOTH,) if segment.shared else (FLOAT, QUANTIZED)
+        keeps = list(dict.fromkeys((*segment.keeps, *extra)))
+        self._kind |= dict.fromkeys(keeps, BOTH if segment.shared else FLOAT)
+        if segment.nodes and keeps:
+            sessions = {network: self._session(segment, keeps, network) for network in networks}
+            for batch in range(self.batches):
+                for network, session in sessions.items():
+                    feeds = {name: self.value(name, batch, network) for name in segment.reads}
+                    for name, value in session.run(feeds, keeps).items():
+                        self._put(name, batch, network, value)
+                for name in segment.last_reads:
+                    self._drop(name, batch)
+            self.node_runs += len(segment.nodes) * len(networks) * self.batches
+
+    def value(self, name: str, batch: int, network: str) -> np.ndarray:
+        """A live tensor of one batch in the ``FLOAT`` or the ``QUANTIZED`` network."""
+        return self.store.get((BOTH if self._kind[name] == BOTH else network, name, batch))
+
+    def agrees(self, name: str) -> bool:
+        """Whether a tensor is the same in both networks."""
+        return self._kind[name] == BOTH
+
+    def shape(self, name: str) -> tuple[int | None, ...]:
+        """Of a live tensor; None where batches differ."""
+        return self._types[name][1]
+
+    def free(self, names: Iterable[str]) -> None:
+        """Forget these tensors."""
+        for name in names:
+            for batch in range(self.batches):
+                self._drop(name, batch)
+
+    def _feed(self, calibration: Calibration) -> None:
+        inputs = {value.name for value in self._model.graph.input}
+        read = {name for segment in self.segments for name in segment.reads} | {
+            layer.input for segment in self.segments for layer in segment.layers
+        }
+        for number, batch in enumerate(calibration.batches()):
+            self.entries.append(next((len(value) for value in batch.values() if value.ndim), 1))
+            for name, value in batch.items():
+                if name in read & inputs:
+                    self._kind[name] = BOTH
+                    self._put(name, number, BOTH, value)
+
+    def _put(self, name: str, batch: int, network: str, value: np.ndarray) -> None:
+        self.store.put((network, name, batch), value)
+        known = self._types.get(name)
+        shape: tuple[int | None, ...] = value.shape
+        if known and len(known[1]) == len(shape):
+            shape = tuple(a if a == b else None for a, b in zip(known[1], shape, strict=True))
+        self._types[name] = (value.dtype, shape)
+
+    def _drop(self, name: str, batch: int) -> None:
+        for network in (BOTH,) if self._kind[name] == BOTH else (FLOAT, QUANTIZED):
+            self.store.drop((network, name, batch))
+
+    def _session(self, segment: Segment, outputs: Sequence[str], network: str) -> Session:
+        nodes: list[NodeProto] = list(segment.nodes)
+        constants = self._constants
+        if network == QUANTIZED:
+            nodes, added = self._quantized(nodes)
+            constants = {**constants, **self._replaced, **added}
+        graph = GraphProto(name=self._model.graph.name or "segment")
+        graph.node.extend(nodes)
+        graph.input.extend(self._info(name) for name in segment.reads)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        mentioned = dict.fromkeys(name for node in nodes for name in sorted(reads_of(node)))
+        graph.initializer.extend(constants[name] for name in mentioned if name in constants)
+        model = ModelProto(ir_version=self._model.ir_version, graph=graph)
+        model.opset_import.extend(self._model.opset_import)
+        return open_session(model, self._options)
+
+    def _info(self, name: str) -> onnx.ValueInfoProto:
+        dtype, shape = self._types[name]
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
+
+    def _quantized(self, nodes: Iterable[NodeProto]) -> tuple[list[NodeProto], dict[str, TensorProto]]:
+        """The nodes as the quantized network has them, and the constants that takes.
+
+        Weights keep their names, so that only compensating biases and subgraphs need new nodes.
+        """
+        result: list[NodeProto] = []
+        added: dict[str, TensorProto] = {}
+        for node in nodes:
+            solution = self._solutions.get(node.name)
+            if solution is not None and solution.bias is not None:
+                layer, bare, name = self._layers[node.name], NodeProto(), node.output[0]
+                bare.CopyFrom(node)
+                bare.output[0] = name + UNCOMPENSATED
+                bias = _broadcast(solution.bias, layer)
+                added[name + "/bias"] = numpy_helper.from_array(bias, name + "/bias")
+                result += [bare, helper.make_node("Add", [bare.output[0], name + "/bias"], [name])]
+            elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+                result.append(_with_constants(node, self._replaced))
+            else:
+                result.append(node)
+        return result, added
+
+
+def _broadcast(bias: np.ndarray, layer: Layer) -> np.ndarray:
+    """``(groups, cols)`` as it is added to the node's output."""
+    values = per_column_to_output(bias, layer.layout)
+    if layer.layout.kind in ("conv", "conv_transpose"):
+        values = values.reshape(-1, *(1,) * (len(layer.layout.shape) - 2))
+    return values.astype(np.float64 if layer.dtype == "float64" else np.float32)
+
+
+def _with_constants(node: NodeProto, replaced: dict[str, TensorProto]) -> NodeProto:
+    """A copy of the node whose subgraphs hold the replaced constants."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    _replace_inside(copy, replaced)
+    return copy
+
+
+def _replace_inside(node: NodeProto, replaced: dict[str, TensorProto]) -> None:
+    for attribute in node.attribute:
+        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            for tensor in body.initializer:
+                if tensor.name in replaced:
+                    tensor.CopyFrom(replaced[tensor.name])
+            for inner in body.node:
+                _replace_inside(inner, replaced)

@@ -1,0 +1,98 @@
+"""Layer after layer, each on the inputs that the network quantized so far makes, aimed at the float output.
+
+The graph is cut at the inputs of its layers (`graph.cut`) and two networks are moved along side by side
+(`run.stream`), so that every node runs twice per batch, once in each, however deep the model is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from comq_onnx.backends.engine import open_engine
+from comq_onnx.graph.cut import Segment, streamed
+from comq_onnx.graph.io import load, to_proto
+from comq_onnx.layerwise import Solved, solve_layers
+from comq_onnx.planning import Opened, Progress, choose_grids, silent
+from comq_onnx.recipe import Recipe
+from comq_onnx.records import InputStats, Layer, Solution
+from comq_onnx.run.session import SessionOptions
+from comq_onnx.run.stream import Stream
+from comq_onnx.run.tapped import graph_inputs
+from comq_onnx.run.widen import widen
+from comq_onnx.stats.collect import notes_on
+from comq_onnx.stats.mask import mask_input
+from comq_onnx.stats.memory import memory_limit
+from comq_onnx.stats.pairs import collect_pairs
+from comq_onnx.stats.taps import Sampling
+
+
+def march(opened: Opened, recipe: Recipe, progress: Progress = silent, correct: bool = True) -> Solved:
+    """Solve every layer on the quantized network's inputs.
+
+    With `correct` off the float network's inputs are not looked at: codes are solved for the float weights.
+    """
+    return March(opened, recipe, progress, correct).run()
+
+
+class March:
+    """One walk through the model: what is known so far, and the steps it is made of."""
+
+    def __init__(self, opened: Opened, recipe: Recipe, progress: Progress, correct: bool) -> None:
+        self._plan, self._calibration = opened.plan, opened.calibration
+        self._recipe, self._progress, self._correct = recipe, progress, correct
+        self._model, self._engine = load(opened.plan.prepared), open_engine(recipe.device, recipe.threads)
+        self._grids, _ = choose_grids(opened.plan.layers, recipe)
+        wide = widen(to_proto(self._model))
+        self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)
+        self._limit = memory_limit(recipe.memory_gib)
+        options = SessionOptions(threads=self._engine.threads, device=recipe.run_device)
+        self._stream = Stream(wide, opened.plan.layers, self._calibration, options, self._limit // 2)
+        self._solutions: dict[str, Solution] = {}
+        self._seconds: dict[str, float] = {}
+        self._drift: dict[str, float] = {}
+        self._seen: set[str] = set()
+
+    def run(self) -> Solved:
+        """All layers in order; those that see no activations come first."""
+        layers = self._plan.layers
+        self._progress("solve", 0, len(layers))
+        blind = [layer for layer in layers if not streamed(layer)]
+        self._solve(blind, dict.fromkeys(layer.name for layer in blind))
+        masks = self._masks()
+        for segment in self._stream.segments:
+            self._stream.run(segment)
+            if segment.layers:
+                self._solve(segment.layers, self._statistics(segment, masks))
+            self._stream.free(segment.frees)
+        ordered = {layer.name: self._solutions[layer.name] for layer in layers}
+        notes = notes_on(layers, self._seen, self._mask, self._calibration)
+        return Solved(ordered, self._seconds, notes, self._drift)
+
+    def _masks(self) -> list[np.ndarray]:
+        """The mask of each batch; nothing where no input is one."""
+        batches = self._calibration.batches() if self._mask else ()
+        return [np.asarray(batch[self._mask]) != 0 for batch in batches]
+
+    def _statistics(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, InputStats | None]:
+        """What the layers of a segment see, by layer."""
+        sampling = Sampling(self._recipe.seed, self._calibration.samples)
+        how = (self._engine, self._limit // 2)
+        stats = collect_pairs(self._stream, segment.layers, sampling, masks, how)
+        self._seen |= {name for name, found in stats.items() if found}
+        self._drift |= {name: s.drift.energy if s and s.drift else 0.0 for name, s in stats.items()}
+        return stats if self._correct else {name: s and _without_drift(s) for name, s in stats.items()}
+
+    def _solve(self, layers: Sequence[Layer], stats: Mapping[str, InputStats | None]) -> None:
+        """Solve layers and let the quantized network compute with them."""
+
+        def keep(name: str, solution: Solution, spent: float) -> None:
+            self._solutions[name], self._seconds[name] = solution, spent
+            self._stream.quantize(name, solution)
+            self._progress("solve", len(self._solutions), len(self._plan.layers))
+
+        solve_layers(self._model, layers, stats, self._grids, (self._recipe, self._engine), keep)
+
+
+def _without_drift(stats: InputStats) -> InputStats:
+    return replace(stats, half=stats.half and replace(stats.half, drift=None), drift=None)
