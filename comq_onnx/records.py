@@ -94,6 +94,11 @@ class Drift:
     """``(groups, rows, rows)``: the mean of ``(x - x') x'^T``, not centred"""
     energy: float
     """``E ||x - x'||^2 / E ||x||^2``"""
+    residual_mean: np.ndarray | None = None
+    """``(groups, cols)``: the mean of ``r - r'``, r what the float network adds the layer's output to; None
+    where it is added to nothing"""
+    residual_cross: np.ndarray | None = None
+    """``(groups, cols, rows)``: the mean of ``(r - r') x'^T``"""
 
 
 @dataclass(frozen=True)

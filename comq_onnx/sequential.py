@@ -78,7 +78,7 @@ class March:
         """What the layers of a segment see, by layer."""
         sampling = Sampling(self._recipe.seed, self._calibration.samples)
         how = (self._engine, self._limit // 2)
-        stats = collect_pairs(self._stream, segment.layers, sampling, masks, how)
+        stats = collect_pairs(self._stream, segment, sampling, masks, how)
         self._seen |= {name for name, found in stats.items() if found}
         self._drift |= {name: s.drift.energy if s and s.drift else 0.0 for name, s in stats.items()}
         return stats if self._correct else {name: s and _without_drift(s) for name, s in stats.items()}

@@ -5,7 +5,7 @@ those of layers already quantized among them; whatever other layers' inputs are 
 same segment. Nothing is run before it is needed, which keeps few tensors alive.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import GraphProto, NodeProto
@@ -29,6 +29,8 @@ class Segment:
     nodes: tuple[NodeProto, ...]
     layers: tuple[Layer, ...]
     """Layers whose input is there when the nodes have run, to be solved then; may be empty."""
+    residuals: Mapping[str, str]
+    """The tensors that outputs of these layers will be added to, where they are there too, by layer name"""
     reads: tuple[str, ...]
     """Tensors made by earlier segments, or inputs of the graph"""
     keeps: tuple[str, ...]
@@ -47,13 +49,13 @@ def cut(graph: GraphProto, layers: Sequence[Layer]) -> list[Segment]:
     Nodes that no layer's input depends on are in none of them. Layers inside subgraphs and gathers are not
     solved on activations: they are in no segment's `layers`, but their nodes count as quantized.
     """
-    steps = _steps(graph, layers)
+    steps = _steps(graph, layers, added_to(graph, layers))
     inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     made_at = dict.fromkeys(inputs, -1)
     last: dict[str, int] = {}
-    for at, (nodes, solved, _) in enumerate(steps):
-        made_at |= {name: at for node in nodes for name in node.output if name}
-        used = {name for node in nodes for name in reads_of(node)} | {layer.input for layer in solved}
+    for at, step in enumerate(steps):
+        made_at |= {name: at for node in step.nodes for name in node.output if name}
+        used = {name for node in step.nodes for name in reads_of(node)} | set(step.tapped)
         last |= {name: at for name in used if name in made_at}
     return [_segment(at, step, made_at, last) for at, step in enumerate(steps)]
 
@@ -90,28 +92,76 @@ def reads_of(node: NodeProto) -> set[str]:
     return names
 
 
-def _steps(
-    graph: GraphProto, layers: Sequence[Layer]
-) -> list[tuple[list[NodeProto], tuple[Layer, ...], bool]]:
-    """Nodes, layers to be solved after them, and whether the nodes are the same in both networks."""
+def added_to(graph: GraphProto, layers: Sequence[Layer]) -> dict[str, str]:
+    """The activation that a layer's output alone is added to, as in a residual block, by layer name.
+
+    Additions of constants in between, a bias, are passed. Whether shapes are equal is not known here.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    kept = {value.name for value in graph.output}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in reads_of(node):
+            readers.setdefault(name, []).append(node)
+    output = {node.name: node.output[0] for node in graph.node if node.output}
+    found = {}
+    for layer in filter(streamed, layers):
+        name = output[layer.name]
+        while name not in kept and len(readers.get(name, ())) == 1 and readers[name][0].op_type == "Add":
+            node = readers[name][0]
+            others = [other for other in node.input if other != name]
+            if len(others) == 1 and others[0] not in constants:
+                found[layer.name] = others[0]
+            if len(others) != 1 or others[0] not in constants:
+                break
+            name = node.output[0]
+    return found
+
+
+@dataclass(frozen=True)
+class _Step:
+    nodes: tuple[NodeProto, ...]
+    layers: tuple[Layer, ...]
+    residuals: Mapping[str, str]
+    shared: bool
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """Tensors that are looked at after the nodes have run."""
+        return tuple(dict.fromkeys((*(layer.input for layer in self.layers), *self.residuals.values())))
+
+
+def _steps(graph: GraphProto, layers: Sequence[Layer], residuals: Mapping[str, str]) -> list[_Step]:
+    """What is run and solved, in order."""
     nodes = list(graph.node)
     maker = {name: i for i, node in enumerate(nodes) for name in node.output if name}
     touched = _touched(nodes, layers)
     place = {node.name: i for i, node in enumerate(nodes)}
     pending = sorted(filter(streamed, layers), key=lambda layer: place[layer.name])
     done: set[int] = set()
+    ran: set[int] = set()
     steps = []
     while pending:
+        unsolved = {place[layer.name] for layer in pending}
         needed = _ancestors(nodes, maker, pending[0].input, done)
-        done |= needed
-        ready = tuple(layer for layer in pending if maker.get(layer.input, -1) in done | {-1})
+        residual = _ancestors(nodes, maker, residuals.get(pending[0].name, ""), done)
+        done |= needed if residual & unsolved else needed | residual
+        fresh = done - ran
+        ran |= fresh
+        there = done | {-1}
+        ready = tuple(layer for layer in pending if maker.get(layer.input, -1) in there)
         pending = [layer for layer in pending if layer not in ready]
-        apart = [nodes[i] for i in sorted(needed) if i not in touched]
-        rest = [nodes[i] for i in sorted(needed) if i in touched]
+        beside = {
+            layer.name: residuals[layer.name]
+            for layer in ready
+            if layer.name in residuals and maker.get(residuals[layer.name], -1) in there
+        }
+        apart = tuple(nodes[i] for i in sorted(fresh) if i not in touched)
+        rest = tuple(nodes[i] for i in sorted(fresh) if i in touched)
         if apart:
-            steps.append((apart, ready if not rest else (), True))
+            steps.append(_Step(apart, () if rest else ready, {} if rest else beside, True))
         if rest or not apart:
-            steps.append((rest, ready, not rest))
+            steps.append(_Step(rest, ready, beside, not rest))
     return steps
 
 
@@ -140,21 +190,15 @@ def _ancestors(nodes: Sequence[NodeProto], maker: dict[str, int], tensor: str, d
     return found
 
 
-def _segment(
-    at: int,
-    step: tuple[list[NodeProto], tuple[Layer, ...], bool],
-    made_at: dict[str, int],
-    last: dict[str, int],
-) -> Segment:
-    nodes, layers, shared = step
-    tapped = dict.fromkeys(layer.input for layer in layers)
+def _segment(at: int, step: _Step, made_at: dict[str, int], last: dict[str, int]) -> Segment:
+    nodes, tapped = step.nodes, step.tapped
     read = dict.fromkeys(name for node in nodes for name in sorted(reads_of(node)))
     reads = tuple(name for name in read if made_at.get(name, at) < at)
     made = [name for node in nodes for name in node.output if name]
     keeps = tuple(name for name in made if last.get(name, -1) > at or name in tapped)
     over = tuple(name for name in reads if last[name] == at and name not in tapped)
     frees = tuple(name for name in tapped if last[name] == at)
-    return Segment(tuple(nodes), layers, reads, keeps, over, frees, shared)
+    return Segment(nodes, step.layers, step.residuals, reads, keeps, over, frees, step.shared)
 
 
 def _bodies(node: NodeProto) -> list[GraphProto]:

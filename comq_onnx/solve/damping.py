@@ -15,7 +15,8 @@ import numpy as np
 
 from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Array, Backend, Steps
-from comq_onnx.records import Drift, InputStats
+from comq_onnx.moments import halves
+from comq_onnx.records import InputStats
 from comq_onnx.solve.factor import coupling, falling, reordered, restored
 from comq_onnx.solve.pose import Posed, second_moment
 
@@ -130,29 +131,6 @@ def _of_groups(stats: InputStats, some: np.ndarray) -> InputStats:
         return stats
     half = None if stats.half is None else _of_groups(stats.half, some)
     return InputStats(stats.mean[some], stats.gram[some], stats.count, half)
-
-
-def halves(stats: InputStats, xp: Any = np) -> tuple[InputStats, InputStats]:
-    """Statistics of the first half of the samples and, by subtraction, of the second."""
-    first = stats.half
-    if first is None:
-        raise ValueError("no half of the samples was summed apart")
-    count = stats.count - first.count
-    whole, part = stats.count / count, first.count / count
-    mean = whole * xp.asarray(stats.mean) - part * xp.asarray(first.mean)
-    gram = whole * xp.asarray(stats.gram)
-    gram -= part * xp.asarray(first.gram)
-    return first, InputStats(mean, gram, count, drift=_rest(stats.drift, first.drift, whole, part))
-
-
-def _rest(total: Drift | None, first: Drift | None, whole: float, part: float) -> Drift | None:
-    """The drift of what is not in `first`."""
-    if total is None or first is None:
-        return None
-    cross = whole * total.cross
-    cross -= part * first.cross
-    energy = whole * total.energy - part * first.energy
-    return Drift(whole * total.mean - part * first.mean, cross, energy)
 
 
 def unseen_error(error: Array, seen: InputStats, unseen: InputStats, centred: bool, xp: Any = np) -> Array:

@@ -97,6 +97,8 @@ def _bias(stats: InputStats, weight: np.ndarray, error: np.ndarray) -> np.ndarra
     bias = np.einsum("gk,gkm->gm", on_host(stats.mean), error)
     if stats.drift is not None:
         bias += np.einsum("gk,gkm->gm", stats.drift.mean, weight)
+        if stats.drift.residual_mean is not None:
+            bias += stats.drift.residual_mean
     return bias
 
 

@@ -9,8 +9,8 @@ Lam, Annals of Statistics 44, 2016; `halves` are whole samples, so correlated ro
 from typing import Any
 
 from comq_onnx.backends.protocol import Array
+from comq_onnx.moments import halves
 from comq_onnx.records import InputStats
-from comq_onnx.solve.damping import halves
 from comq_onnx.solve.pose import Posed, second_moment
 
 FLOOR = 1e-4

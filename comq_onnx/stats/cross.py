@@ -1,4 +1,6 @@
-"""The cross-moment of what two networks feed to a layer: sums of ``(x - x') x'^T`` without keeping rows.
+"""Cross-moments of what two networks feed to a layer: sums of ``(x - x') x'^T`` without keeping rows.
+
+The same for ``(r - r') x'^T``, r what the output of the layer is added to.
 
 Chunks as in `stats.gram`: a product in float32 after means of the first chunk are taken out and both sides
 are divided by a power of two, a sum in float64. The difference is summed and not x itself: it is small beside
@@ -10,32 +12,33 @@ from typing import Any
 import numpy as np
 
 from comq_onnx.backends.protocol import Array, on_host
-from comq_onnx.records import Drift
 from comq_onnx.stats.gram import chunk_size
 
 
-def cross_bytes_needed(groups: int, rows: int) -> int:
-    """Memory of one sum, its chunks and a product included."""
-    return 12 * groups * rows * rows + 8 * chunk_size(groups, rows) * groups * rows
+def cross_bytes_needed(groups: int, rows: int, width: int) -> int:
+    """Memory of one sum, its chunks and a product included; `width` is that of the gaps."""
+    return 12 * groups * rows * width + 4 * chunk_size(groups, rows) * groups * (rows + width)
 
 
 class CrossSum:
-    """Running moments of rows x' and of what x differs from them, in NumPy or on the device of `xp`."""
+    """Running moments of rows x' and of gaps, `width` to a row, in NumPy or on the device of `xp`."""
 
-    def __init__(self, groups: int, rows: int, xp: Any, dtype: np.dtype | type = np.float32) -> None:
+    def __init__(
+        self, groups: int, rows: int, width: int, xp: Any, dtype: np.dtype | type = np.float32
+    ) -> None:
         wide = np.float64 if np.dtype(dtype) == np.float64 else np.float32
-        shape = (groups, chunk_size(groups, rows), rows)
+        size = chunk_size(groups, rows)
         self._xp, self._filled, self._started = xp, 0, False
-        self._rows, self._gaps = xp.empty(shape, wide), xp.empty(shape, wide)
-        self._shift, self._gap_shift = xp.zeros((groups, rows), wide), xp.zeros((groups, rows), wide)
-        self._sum, self._gap_sum = xp.zeros((groups, rows)), xp.zeros((groups, rows))
-        self._cross = xp.zeros((groups, rows, rows))
+        self._rows, self._gaps = xp.empty((groups, size, rows), wide), xp.empty((groups, size, width), wide)
+        self._shift, self._gap_shift = xp.zeros((groups, rows), wide), xp.zeros((groups, width), wide)
+        self._sum, self._gap_sum = xp.zeros((groups, rows)), xp.zeros((groups, width))
+        self._cross = xp.zeros((groups, width, rows))
         self._energy, self._gap_energy = xp.zeros(()), xp.zeros(())
         self.count = 0
         """Rows seen, per group."""
 
     def add(self, rows: Array, gaps: Array) -> None:
-        """Add x' and ``x - x'``, ``(groups, n, rows)`` each."""
+        """Add x' ``(groups, n, rows)`` and gaps ``(groups, n, width)``, ``x - x'`` or ``r - r'``."""
         done, size = 0, self._rows.shape[1]
         while done < rows.shape[1]:
             part = slice(done, done + size - self._filled)
@@ -48,11 +51,12 @@ class CrossSum:
                 self._flush()
         self.count += rows.shape[1]
 
-    def drift(self) -> Drift | None:
-        """The moments on the host; None where no row was seen. Nothing may be added afterwards."""
+    def moments(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Mean of the gaps ``(groups, width)``, mean of ``gap x'^T`` ``(groups, width, rows)``, on the host.
+
+        And the squared gaps over the squares of ``x' + gap``. Nothing may be added afterwards.
+        """
         self._flush()
-        if self.count == 0:
-            return None
         mean, gap_mean = self._sum / self.count, self._gap_sum / self.count
         shift, gap_shift = self._shift.astype(np.float64), self._gap_shift.astype(np.float64)
         cross = self._cross
@@ -60,15 +64,17 @@ class CrossSum:
         # E[d x'] = E[(d-t)(x'-s)'] + t m' + n s', m and n the means of x'-s and d-t, and t s' from both.
         cross += gap_shift[:, :, None] * (mean + shift)[:, None, :]
         cross += gap_mean[:, :, None] * shift[:, None, :]
-        energy = float(self._gap_energy) / max(float(self._energy), np.finfo(float).tiny)
-        return Drift(_read_only(gap_mean + gap_shift), _read_only(cross), energy)
+        total = float(self._energy)
+        energy = float(self._gap_energy) / total if total > 0 else 0.0
+        return _read_only(gap_mean + gap_shift), _read_only(cross), energy
 
     def _flush(self) -> None:
         if self._filled == 0:
             return
         rows, gaps = self._rows[:, : self._filled], self._gaps[:, : self._filled]
         self._gap_energy += _squares(gaps, self._xp)
-        self._energy += _squares(rows + gaps, self._xp)
+        if rows.shape == gaps.shape:
+            self._energy += _squares(rows + gaps, self._xp)
         if not self._started:
             self._shift[:] = rows.mean(axis=1, dtype=np.float64)
             self._gap_shift[:] = gaps.mean(axis=1, dtype=np.float64)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from comq_onnx.backends.protocol import Array
-from comq_onnx.records import Drift, InputStats
+from comq_onnx.records import InputStats
 
 CHUNK_ROWS = 512
 """Rows to a product. Above this the float32 sums lose more than the speed gains."""
@@ -26,29 +26,6 @@ SMALL = 64
 """Rows of a group up to which all groups are multiplied in one call: depthwise convolutions."""
 PANEL = 1024
 """Columns of a product at a time: bounds what is allocated beside a large Gram."""
-
-
-def merged(first: InputStats | None, second: InputStats | None) -> InputStats | None:
-    """The statistics of all rows from those of two halves of the samples; the first stays beside them."""
-    if first is None or second is None:
-        return first or second
-    count = first.count + second.count
-    share, rest = first.count / count, second.count / count
-    mean, gram = _mixed(share, first.mean, rest, second.mean), _mixed(share, first.gram, rest, second.gram)
-    drift = None
-    if first.drift and second.drift:
-        drift = Drift(
-            _mixed(share, first.drift.mean, rest, second.drift.mean),
-            _mixed(share, first.drift.cross, rest, second.drift.cross),
-            share * first.drift.energy + rest * second.drift.energy,
-        )
-    return InputStats(mean, gram, count, half=first, drift=drift)
-
-
-def _mixed(share: float, first: np.ndarray, rest: float, second: np.ndarray) -> np.ndarray:
-    total = share * first
-    total += rest * second
-    return _read_only(total)
 
 
 def bytes_needed(groups: int, rows: int) -> int:

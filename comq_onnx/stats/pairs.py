@@ -6,27 +6,36 @@ from itertools import accumulate
 import numpy as np
 
 from comq_onnx.backends.engine import Engine, single_threaded_blas
+from comq_onnx.graph.cut import Segment
 from comq_onnx.records import InputStats, Layer
 from comq_onnx.run.stream import FLOAT, QUANTIZED, Stream
+from comq_onnx.stats.patches import output_size
 from comq_onnx.stats.tap_sum import HalfSum, Taken, TapSum, sum_bytes
 from comq_onnx.stats.taps import Sampling, Tap, taps_of
+
+MATRIX = 2
 
 
 def collect_pairs(
     stream: Stream,
-    layers: Sequence[Layer],
+    segment: Segment,
     sampling: Sampling,
     mask: Sequence[np.ndarray],
     how: tuple[Engine, int],
 ) -> dict[str, InputStats | None]:
-    """Statistics by layer; `layers` have their inputs live in `stream`.
+    """Statistics by layer of the layers of `segment`, which `stream` has run.
 
     `mask` holds the mask of each batch, or nothing. `how` is what sums, and the bytes that sums may take:
     where they need more, the tensors are gone through more than once.
     """
     engine, limit = how
     found: dict[str, InputStats | None] = {}
-    for group in _groups(taps_of(layers), engine.backend.xp, limit):
+    residuals = {
+        layer.name: segment.residuals[layer.name]
+        for layer in segment.layers
+        if layer.name in segment.residuals and _fits(layer, segment.residuals[layer.name], stream)
+    }
+    for group in _groups(taps_of(segment.layers, residuals), engine.backend.xp, limit):
         sums = [TapSum(tap, sampling, engine.backend.xp) for tap in group]
         # The two halves of the samples share nothing, and neither do taps.
         work = [half for tap_sum in sums for half in tap_sum.halves]
@@ -44,12 +53,33 @@ def _fill(half: HalfSum, stream: Stream, mask: Sequence[np.ndarray], engine: Eng
         if not half.meets(end - entries, entries):
             continue
         value = stream.value(name, batch, QUANTIZED)
-        floats = None
-        if not stream.agrees(name):
+        values, floats, residual = {name: xp.asarray(value)}, None, half.tap.residual
+        if residual or not stream.agrees(name):
             floats = {name: xp.asarray(stream.value(name, batch, FLOAT))}
+        if residual:
+            gap = stream.value(residual, batch, FLOAT) - stream.value(residual, batch, QUANTIZED)
+            values[residual] = xp.asarray(gap)
         here = mask[batch] if mask else None
-        doubtful = () if floats else (name,)
-        half.add(Taken({name: xp.asarray(value)}, doubtful, here, end - entries, entries, floats))
+        half.add(Taken(values, () if floats else (name,), here, end - entries, entries, floats))
+
+
+def _fits(layer: Layer, residual: str, stream: Stream) -> bool:
+    """Whether a residual drifts and has the shape of the layer's output, as far as is known."""
+    kind, shape, read = layer.layout.kind, stream.shape(residual), stream.shape(layer.input)
+    if stream.agrees(residual) or layer.layout.groups * layer.layout.cols not in shape:
+        return False
+    if kind == "matmul":
+        dense = layer.layout.groups == 1 and len(layer.layout.shape) == MATRIX
+        return dense and shape[-1] == layer.layout.cols and shape[:-1] == read[:-1]
+    if kind != "conv" or layer.geometry is None or len(shape) != len(read):
+        return False
+    sizes = read[2:]
+    known = [size for size in sizes if size is not None]
+    return (
+        len(known) == len(sizes)
+        and shape[1] == layer.layout.groups * layer.layout.cols
+        and shape[2:] == output_size(tuple(known), layer.geometry)
+    )
 
 
 def _groups(taps: Sequence[Tap], xp: object, limit: int) -> list[list[Tap]]:

@@ -2,17 +2,19 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from comq_onnx.backends.protocol import Array
-from comq_onnx.records import InputStats
+from comq_onnx.moments import merged
+from comq_onnx.records import Drift, InputStats
 from comq_onnx.stats.cross import CrossSum, cross_bytes_needed
 from comq_onnx.stats.device_gram import DeviceGramSum, device_bytes_needed
-from comq_onnx.stats.gram import GramSum, bytes_needed, merged
+from comq_onnx.stats.gram import GramSum, bytes_needed
 from comq_onnx.stats.mask import keep_rows
-from comq_onnx.stats.taps import Sampling, Tap, check_finite, rows_of
+from comq_onnx.stats.taps import Sampling, Tap, check_finite, outputs_of, rows_of
 
 HALVES = 2
 """The samples are summed in two halves, so that one can judge what was solved on the other."""
@@ -23,7 +25,7 @@ class Taken:
     """What one batch gives to the taps."""
 
     values: Mapping[str, Array]
-    """Tapped tensors by name."""
+    """Tapped tensors by name; of a residual, what the float network's has more."""
     doubtful: Collection[str]
     """Those that may hold NaN or infinity, see `doubtful_of`."""
     mask: np.ndarray | None
@@ -74,6 +76,7 @@ class HalfSum:
         self._sampling, self._xp, self._half = sampling, xp, half
         self._gram: GramSum | DeviceGramSum | None = None
         self._cross: CrossSum | None = None
+        self._residual: CrossSum | None = None
 
     @property
     def count(self) -> int:
@@ -97,29 +100,37 @@ class HalfSum:
         values = self._kept(values, part, mask)
         if name in taken.doubtful:
             check_finite(name, values, place, self._xp)
-        if self._gram is None:
-            self._gram = self._new(values.dtype)
-            self._cross = None if floats is None else CrossSum(tap.groups, tap.rows, self._xp, values.dtype)
+        gram = self._gram or self._start(values.dtype, floats is not None)
         if not values.size:
             return
         found = rows_of(tap, values, self._sampling, first, self._xp)
         if floats is None or self._cross is None:
             for rows in found:
-                self._gram.add(rows)
+                gram.add(rows)
             return
-        floats = self._kept(floats, part, mask)
-        for rows, wanted in zip(found, rows_of(tap, floats, self._sampling, first, self._xp), strict=True):
-            gaps = wanted - rows
+        wanted = rows_of(tap, self._kept(floats, part, mask), self._sampling, first, self._xp)
+        beside = repeat(None)
+        if self._residual:
+            gap = self._kept(taken.values[tap.residual], part, mask)
+            beside = outputs_of(tap, gap, self._sampling, first, self._xp)
+        for rows, there, gap in zip(found, wanted, beside, strict=False):
+            gaps = there - rows
             # Not finite where one of the two is not. Only the positions that are summed are looked at.
             check_finite(name, gaps, place, self._xp, "the float or the quantized network computes")
-            self._gram.add(rows)
+            gram.add(rows)
             self._cross.add(rows, gaps)
+            if self._residual and gap is not None:
+                self._residual.add(rows, gap)
 
     def stats(self) -> InputStats | None:
         """The statistics of this half, on the host; None where no row was seen. Nothing may follow."""
-        gram, cross, self._gram, self._cross = self._gram, self._cross, None, None
+        gram, cross, residual = self._gram, self._cross, self._residual
+        self._gram = self._cross = self._residual = None
         stats = gram.stats() if gram else None
-        return replace(stats, drift=cross.drift()) if stats and cross else stats
+        if not stats or not cross:
+            return stats
+        drift = Drift(*cross.moments(), *(residual.moments()[:2] if residual else ()))
+        return replace(stats, drift=drift)
 
     @property
     def _cut(self) -> int:
@@ -144,17 +155,25 @@ class HalfSum:
             return values
         return keep_rows(values, mask, self._xp)
 
-    def _new(self, dtype: np.dtype) -> GramSum | DeviceGramSum:
-        tap, xp = self.tap, self._xp
-        if xp is np:
-            return GramSum(tap.groups, tap.rows, dtype)
-        return DeviceGramSum(tap.groups, tap.rows, xp, dtype)
+    def _start(self, dtype: np.dtype, drifting: bool) -> GramSum | DeviceGramSum:
+        """Make the sums, now that the type of the rows is known; the Gram's is returned."""
+        groups, rows, xp = self.tap.groups, self.tap.rows, self._xp
+        gram = GramSum(groups, rows, dtype) if xp is np else DeviceGramSum(groups, rows, xp, dtype)
+        self._gram = gram
+        if drifting:
+            self._cross = CrossSum(groups, rows, rows, xp, dtype)
+            wide = self.tap.residual
+            self._residual = CrossSum(groups, rows, self.tap.cols, xp, dtype) if wide else None
+        return gram
 
 
 def sum_bytes(tap: Tap, xp: Any, drifting: bool = False) -> int:
     """Memory of the sums of a tap, where its activations are."""
     needed = bytes_needed if xp is np else device_bytes_needed
-    cross = cross_bytes_needed(tap.groups, tap.rows) if drifting else 0
+    cross = 0
+    if drifting:
+        cross = cross_bytes_needed(tap.groups, tap.rows, tap.rows)
+        cross += cross_bytes_needed(tap.groups, tap.rows, tap.cols) if tap.residual else 0
     return HALVES * (needed(tap.groups, tap.rows) + cross)
 
 

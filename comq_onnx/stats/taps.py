@@ -5,7 +5,7 @@ a tap, and so one Gram matrix.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,16 @@ class Tap:
     groups: int
     rows: int
     layers: tuple[str, ...]
+    residual: str = ""
+    """The tensor that the output of the layers is added to, if its drift counts"""
+    cols: int = 0
+    """Output channels of a group, where there is a residual"""
 
 
-def taps_of(layers: Sequence[Layer]) -> list[Tap]:
+def taps_of(layers: Sequence[Layer], residuals: Mapping[str, str] | None = None) -> list[Tap]:
     """The taps of all layers that see activations, in the order of the first layer of each.
+
+    `residuals` names the tensor that a layer's output is added to, by layer name.
 
     Not tapped: layers inside subgraphs, whose activations are no tensors of the main graph, and gathers,
     whose input is an index.
@@ -47,9 +53,10 @@ def taps_of(layers: Sequence[Layer]) -> list[Tap]:
             continue
         kind = {"matmul": "dense", "matmul_left": "left"}.get(layout.kind, "conv")
         batch = () if kind == "conv" else layout.shape[:-2]
-        key = (layer.input, kind, batch, layer.geometry, layout.groups, layout.rows)
-        found.setdefault(key, []).append(layer.name)
-    return [Tap(*key, layers=tuple(names)) for key, names in found.items()]
+        residual = (residuals or {}).get(layer.name, "")
+        read = (layer.input, kind, batch, layer.geometry, layout.groups, layout.rows)
+        found.setdefault((read, residual, layout.cols if residual else 0), []).append(layer.name)
+    return [Tap(*key[0], tuple(names), *key[1:]) for key, names in found.items()]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,18 @@ def rows_of(tap: Tap, activation: Any, sampling: Sampling, first: int, xp: Any =
         activation = activation[:, None] if activation.ndim == 1 else activation
         activation = activation.swapaxes(-1, -2)
     yield _grouped(activation, tap, xp)
+
+
+def outputs_of(tap: Tap, values: Any, sampling: Sampling, first: int, xp: Any = np) -> Iterator[Any]:
+    """Rows ``(groups, n, cols)`` of a tensor shaped as the layer's output, beside those of `rows_of`."""
+    if tap.geometry is None:
+        yield values.reshape(1, -1, tap.cols)
+        return
+    for i, image in enumerate(values):
+        channels, total = len(image), math.prod(image.shape[1:])
+        where = sampling.positions(tap, total, first + i)
+        found = image.reshape(channels, total)[:, xp.asarray(where)]
+        yield found.reshape(tap.groups, tap.cols, -1).swapaxes(1, 2)
 
 
 def check_finite(

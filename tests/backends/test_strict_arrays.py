@@ -8,9 +8,9 @@ from backends.strict_arrays import Library
 from comq_onnx.backends.cupy_ import CudaBackend
 from comq_onnx.backends.engine import Engine
 from comq_onnx.grid import Grid
+from comq_onnx.moments import merged
 from comq_onnx.records import InputStats, Problem
 from comq_onnx.solve.layer import SOLVERS, solve_layer
-from comq_onnx.stats.gram import merged
 
 GRIDS = [
     Grid(4),

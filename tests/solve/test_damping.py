@@ -9,8 +9,9 @@ from comq_onnx.backends import numba_
 from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Backend
 from comq_onnx.grid import Grid
+from comq_onnx.moments import halves
 from comq_onnx.records import InputStats, Problem
-from comq_onnx.solve.damping import RANGE, chosen, halves, unseen_error
+from comq_onnx.solve.damping import RANGE, chosen, unseen_error
 from comq_onnx.solve.pose import pose
 
 

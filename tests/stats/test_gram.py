@@ -102,15 +102,3 @@ def test_the_callers_rows_are_left_alone():
 
 def test_memory_is_counted():
     assert 8 * 14000**2 < bytes_needed(1, 14000) < 1.6 * 8 * 14000**2
-
-
-def test_halves_merge_to_the_whole_and_the_first_is_kept():
-    rows = make_rows(2, 600, 20, mean=2.0)
-    first, second = summed(rows[:, :250]), summed(rows[:, 250:])
-    both = gram.merged(first, second)
-    wide = rows.astype(np.float64)
-    assert both.count == 600
-    assert both.half is first
-    np.testing.assert_allclose(both.mean, wide.mean(axis=1), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(both.gram, wide.swapaxes(1, 2) @ wide / 600, rtol=1e-5, atol=1e-6)
-    assert gram.merged(first, None) is gram.merged(None, first) is first

@@ -13,13 +13,13 @@ from zoo.model import Feed, Places, RealModel
 
 from comq_onnx.graph.io import load
 from comq_onnx.graph.layout import to_rows, weight_values
+from comq_onnx.moments import merged
 from comq_onnx.parallel import survey
 from comq_onnx.planning import open_run
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Problem
 from comq_onnx.solve.pose import Posed
 from comq_onnx.solve.scales import spread
-from comq_onnx.stats.gram import merged
 
 MATMULS = (0, 3, 4, 5, 16, 17, 33, 35)
 CONV_MODELS = {"efficientnet-lite0": efficientnet.MODEL, "ocr-det": detector.MODEL}
