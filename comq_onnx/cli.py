@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Heavy imports wait until a command runs."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,21 @@ BLOCK_SIZE_HELP = f"Rows to a scale: auto (the target's choice), {SIZES}, channe
 def hyphens(token: str) -> str:
     """Peers write flags with underscores: both spellings are one flag."""
     return token.replace("_", "-")
+
+
+class Gibibytes(click.ParamType):
+    """A size such as ``2GB``, ``1.5GiB`` or ``800MB``; a bare number is in GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"\s*(\d+\.?\d*)\s*([KMGT]?)(i?)(B?)\s*", str(value), re.IGNORECASE)
+        if found is None:
+            self.fail(f"{value!r} is not a size; write it as 2GB, 1.5GiB or 800MB", param, ctx)
+        number, unit, binary, _ = found.groups()
+        power = "KMGT".index(unit.upper()) + 1 if unit else 3
+        base = 1000.0 if unit and not binary else 1024.0
+        return float(number) * base**power / 1024.0**3
 
 
 def choice(*values: str, **settings: Any) -> dict[str, Any]:
@@ -62,7 +78,9 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 @click.option("--nodes-to-quantize", multiple=True, metavar="REGEX", help="Only these nodes; repeatable.")
 @click.option("--nodes-to-exclude", multiple=True, metavar="REGEX", help="Keep these float; repeatable.")
 @click.option("--op-types-to-quantize", multiple=True, metavar="OP", help="Only these ops; repeatable.")
-@click.option("--memory", "memory_gib", type=float, default=0.0, help="GiB for statistics [default: half].")
+@click.option(
+    "--memory", "memory_gib", type=Gibibytes(), default=0.0, help="Bound, such as 2GB [default: half of all]."
+)
 @click.option(
     "--device", default="auto", show_default=True, help="Where to solve: auto (the CPU), cpu, cuda, cuda:1."
 )

@@ -23,6 +23,10 @@ class Solved:
     notes: tuple[str, ...] = ()
     drift: Mapping[str, float] = field(default_factory=dict)
     """``E ||x - x'||^2 / E ||x||^2`` of the inputs of layers that were solved on the quantized network's."""
+    passes: float = 1.0
+    """Nodes executed, in forward passes of the whole model over the data."""
+    spilled: int = 0
+    """Bytes of activations written to disk."""
 
 
 def solve(

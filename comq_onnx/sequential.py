@@ -67,7 +67,8 @@ class March:
             self._stream.free(segment.frees)
         ordered = {layer.name: self._solutions[layer.name] for layer in layers}
         notes = notes_on(layers, self._seen, self._mask, self._calibration)
-        return Solved(ordered, self._seconds, notes, self._drift)
+        stream = self._stream
+        return Solved(ordered, self._seconds, notes, self._drift, stream.passes, stream.store.spilled)
 
     def _masks(self) -> list[np.ndarray]:
         """The mask of each batch; nothing where no input is one."""

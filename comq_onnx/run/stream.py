@@ -65,6 +65,11 @@ class Stream:
     def batches(self) -> int:
         return len(self.entries)
 
+    @property
+    def passes(self) -> float:
+        """Nodes executed so far, in forward passes of the whole model."""
+        return self.node_runs / max(1, len(self._model.graph.node) * self.batches)
+
     def quantize(self, name: str, solution: Solution) -> None:
         """From now on the quantized network computes this layer with its codes, scales and bias."""
         layer = self._layers[name]

@@ -56,7 +56,7 @@ def taps_of(layers: Sequence[Layer], residuals: Mapping[str, str] | None = None)
         residual = (residuals or {}).get(layer.name, "")
         read = (layer.input, kind, batch, layer.geometry, layout.groups, layout.rows)
         found.setdefault((read, residual, layout.cols if residual else 0), []).append(layer.name)
-    return [Tap(*key[0], tuple(names), *key[1:]) for key, names in found.items()]
+    return [Tap(*key[0], layers=tuple(names), residual=key[1], cols=key[2]) for key, names in found.items()]
 
 
 @dataclass(frozen=True)
