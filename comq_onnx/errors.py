@@ -18,3 +18,7 @@ class ComqError(Exception):
         self.what, self.where, self.fix = what, where, fix
         text = f"{where}: {what}" if where else what
         super().__init__(f"{text}; {fix}." if fix else f"{text}.")
+
+
+class NotPairedError(ComqError):
+    """The float and the quantized network cannot be run side by side: no pairs of values come of it."""

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from comq_onnx.backends.engine import compiled
-from comq_onnx.errors import ComqError
+from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
@@ -30,6 +30,7 @@ from comq_onnx.version import __version__
 NOT_COMPILED = (
     "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
 )
+PARALLEL = "layers were solved on the float network's inputs: "
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,13 @@ def solve_model(opened: Opened, recipe: Recipe, progress: Progress = silent) -> 
     """Solve every layer: one after the other on the quantized network's inputs, or all on the float one's."""
     inputs, why = inputs_for(opened, recipe)
     if inputs == "quantized":
-        solved = march(opened, recipe, progress)
-    else:
-        solved = solve_all(survey(opened, recipe, progress), recipe, progress)
+        try:
+            return march(opened, recipe, progress)
+        except NotPairedError as error:
+            if recipe.inputs == "quantized":
+                raise
+            why = (PARALLEL + error.what,)
+    solved = solve_all(survey(opened, recipe, progress), recipe, progress)
     return replace(solved, notes=(*why, *solved.notes))
 
 
@@ -103,7 +108,7 @@ def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     plain = recipe.solver != "comq" or opened.calibration.synthetic
     if recipe.inputs == "float" or (recipe.inputs == "auto" and plain):
         return "float", ()
-    why = refusal(opened.plan.prepared.graph)
+    why = refusal(opened.plan.prepared.graph, opened.plan.layers)
     if why and recipe.inputs == "quantized":
         raise ComqError(
             f"layers cannot be solved one after the other: {why}",
@@ -111,7 +116,7 @@ def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
             fix="use --inputs float",
         )
     if why:
-        return "float", (f"layers were solved on the float network's inputs: {why}",)
+        return "float", (PARALLEL + why,)
     return "quantized", ()
 
 

@@ -8,8 +8,9 @@ same segment. Nothing is run before it is needed, which keeps few tensors alive.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, NodeProto, TensorProto
 
+from comq_onnx.graph.tensors import Stored
 from comq_onnx.records import Layer
 
 RANDOM_OPS = frozenset(
@@ -20,6 +21,9 @@ NOT_TENSORS = frozenset(
     + ("SplitToSequence", "Optional")
 )
 """Operators whose outputs are sequences or optionals, which no session takes from another."""
+
+SELECTIONS = frozenset(("NonZero", "Compress", "Unique", "NonMaxSuppression"))
+"""Operators whose outputs have as many rows as the values of their inputs say"""
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,26 @@ def streamed(layer: Layer) -> bool:
     return not layer.in_subgraph and layer.layout.kind != "gather"
 
 
-def refusal(graph: GraphProto) -> str:
-    """Why the graph cannot be run in segments, as a clause; empty if it can.
+def refusal(graph: GraphProto, layers: Sequence[Layer]) -> str:
+    """Why the graph cannot be run in segments, as a clause; empty if nothing speaks against it.
 
-    Random nodes would give the float and the quantized network different numbers. Generators without inputs
-    are run once for both, and so do no harm.
+    Random nodes would give the float and the quantized network different numbers, and a selection by value
+    different rows. What comes before all quantized layers is run once for both, and so does no harm; nor do
+    nodes that no layer depends on, or sequences that begin and end within a segment.
     """
-    for node in graph.node:
-        inner = [n for body in _bodies(node) for n in _all_nodes(body)]
-        for each in (node, *inner):
-            training = each.op_type == "Dropout" and len(each.input) > 2 and each.input[2]
-            if training or (each.op_type in RANDOM_OPS and (each.input or each is not node)):
-                return f"'{each.name or each.op_type}' ({each.op_type}) makes other numbers on every run"
-        if node.op_type in NOT_TENSORS:
-            return f"'{node.name or node.op_type}' ({node.op_type}) makes something other than a tensor"
+    off = {tensor.name for tensor in graph.initializer if _is_false(tensor)}
+    for segment in cut(graph, layers):
+        for node in segment.nodes:
+            if node.op_type in NOT_TENSORS and not set(segment.keeps).isdisjoint(node.output):
+                return f"'{node.name}' ({node.op_type}) makes something other than a tensor"
+            inner = (n for body in _bodies(node) for n in _all_nodes(body))
+            for each in () if segment.shared else (node, *inner):
+                name = f"'{each.name}' ({each.op_type})"
+                training = each.op_type == "Dropout" and len(each.input) > 2 and each.input[2]
+                if each.op_type in RANDOM_OPS or (training and each.input[2] not in off):
+                    return f"{name} makes other numbers on every run"
+                if each.op_type in SELECTIONS:
+                    return f"{name} selects by value, which the two networks may do differently"
     return ""
 
 
@@ -138,8 +148,9 @@ def _steps(graph: GraphProto, layers: Sequence[Layer], residuals: Mapping[str, s
     touched = _touched(nodes, layers)
     place = {node.name: i for i, node in enumerate(nodes)}
     pending = sorted(filter(streamed, layers), key=lambda layer: place[layer.name])
-    done: set[int] = set()
-    ran: set[int] = set()
+    # Inputs of the graph, which nobody makes, are there from the start.
+    done = {-1}
+    ran = {-1}
     steps = []
     while pending:
         unsolved = {place[layer.name] for layer in pending}
@@ -148,13 +159,12 @@ def _steps(graph: GraphProto, layers: Sequence[Layer], residuals: Mapping[str, s
         done |= needed if residual & unsolved else needed | residual
         fresh = done - ran
         ran |= fresh
-        there = done | {-1}
-        ready = tuple(layer for layer in pending if maker.get(layer.input, -1) in there)
+        ready = tuple(layer for layer in pending if maker.get(layer.input, -1) in done)
         pending = [layer for layer in pending if layer not in ready]
         beside = {
             layer.name: residuals[layer.name]
             for layer in ready
-            if layer.name in residuals and maker.get(residuals[layer.name], -1) in there
+            if layer.name in residuals and maker.get(residuals[layer.name], -1) in done
         }
         apart = tuple(nodes[i] for i in sorted(fresh) if i not in touched)
         rest = tuple(nodes[i] for i in sorted(fresh) if i in touched)
@@ -199,6 +209,10 @@ def _segment(at: int, step: _Step, made_at: dict[str, int], last: dict[str, int]
     over = tuple(name for name in reads if last[name] == at and name not in tapped)
     frees = tuple(name for name in tapped if last[name] == at)
     return Segment(nodes, step.layers, step.residuals, reads, keeps, over, frees, step.shared)
+
+
+def _is_false(tensor: TensorProto) -> bool:
+    return tensor.data_type == TensorProto.BOOL and not Stored(tensor).load().any()
 
 
 def _bodies(node: NodeProto) -> list[GraphProto]:

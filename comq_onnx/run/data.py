@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,10 @@ from comq_onnx.run.sources import Record, open_source
 Batch = dict[str, np.ndarray]
 
 
+def _leading(batch: Batch) -> int:
+    return next((len(value) for value in batch.values() if value.ndim), 1)
+
+
 @dataclass
 class Calibration:
     """Batches of feeds by input name. A batch never mixes shapes."""
@@ -28,6 +33,8 @@ class Calibration:
     """True where no data were given and made-up inputs stand in."""
     batch_count: int
     make: Callable[[], Iterator[Batch]] = field(repr=False)
+    entries: Callable[[Batch], int] = field(default=_leading, repr=False)
+    """Samples in a batch"""
 
     def batches(self) -> Iterator[Batch]:
         """The same batches in the same order on every call."""
@@ -77,7 +84,8 @@ def open_calibration(
     samples = sum(counts)
     if not counts:
         raise _empty(opened.description, axis, sum(1 for _ in islice(opened.records(), 1)))
-    return Calibration(f"{samples} samples of {opened.description}", samples, False, len(counts), make)
+    text = f"{samples} samples of {opened.description}"
+    return Calibration(text, samples, False, len(counts), make, partial(entries, batch=axis))
 
 
 def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[str, int]) -> Calibration:
@@ -100,7 +108,7 @@ def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[st
     count = cap // size * size if axis.size else cap
     runs = -(-count // size) if members else count
     text = f"NO DATA GIVEN: {count} synthetic samples, {kinds}"
-    return Calibration(text, count, True, runs, make)
+    return Calibration(text, count, True, runs, make, partial(entries, batch=axis))
 
 
 def _batch_and_cap(axis: BatchAxis, recipe: Recipe) -> tuple[int, int]:

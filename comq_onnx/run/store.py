@@ -23,7 +23,7 @@ class Store:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._arrays: dict[Key, np.ndarray] = {}
-        self._files: dict[Key, Path] = {}
+        self._files: dict[Key, tuple[Path, np.dtype, int]] = {}
         self._scratch: Scratch | None = None
         self._written = 0
         self.held = 0
@@ -37,11 +37,13 @@ class Store:
     def put(self, key: Key, value: np.ndarray) -> None:
         """Keep `value`, which nobody may change afterwards. ComqError where the disk does not take it."""
         value = np.asarray(value)
+        if key in self._arrays or key in self._files:
+            self.drop(key)
         if value.dtype.kind == "O" or self.held + value.nbytes <= self._limit:
             self._arrays[key] = value
             self.held += value.nbytes
         else:
-            self._files[key] = self._write(value)
+            self._files[key] = self._write(value), value.dtype, value.nbytes
             self.spilled += value.nbytes
             self._on_disk += value.nbytes
         self.peak = max(self.peak, self.held + self._on_disk)
@@ -50,27 +52,29 @@ class Store:
         """The array under `key`; KeyError if there is none."""
         if key in self._arrays:
             return self._arrays[key]
-        return np.load(self._files[key], allow_pickle=False)
+        path, dtype, _ = self._files[key]
+        # A file knows the types of `ml_dtypes` by their size alone.
+        return np.load(path, allow_pickle=False).view(dtype)
 
     def drop(self, key: Key) -> None:
-        """Forget the array under `key`."""
+        """Forget the array under `key`; KeyError if there is none."""
         if key in self._arrays:
             self.held -= self._arrays.pop(key).nbytes
         else:
-            path = self._files.pop(key)
-            self._on_disk -= path.stat().st_size
+            path, _, size = self._files.pop(key)
+            self._on_disk -= size
             path.unlink()
 
     def _write(self, value: np.ndarray) -> Path:
-        self._scratch = self._scratch or Scratch()
         self._written += 1
-        path = self._scratch.path / f"{self._written}.npy"
         try:
+            self._scratch = self._scratch or Scratch()
+            path = self._scratch.path / f"{self._written}.npy"
             np.save(path, value, allow_pickle=False)
         except OSError as error:
             raise ComqError(
                 f"activations exceed the memory limit and cannot be written to disk ({error.strerror})",
-                where=str(path.parent),
+                where=str(self._scratch.path if self._scratch else "the folder for temporary files"),
                 fix="raise --memory, lower --calibration-samples, or set TMPDIR to a folder with more space",
             ) from error
         return path

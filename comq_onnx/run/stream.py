@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from comq_onnx.errors import NotPairedError
 from comq_onnx.graph.cut import Segment, cut, reads_of
 from comq_onnx.graph.layout import from_rows, per_column_to_output
 from comq_onnx.grid import dequantize
@@ -16,9 +17,12 @@ from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.store import Store
+from comq_onnx.run.widen import widened
 
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
 UNCOMPENSATED = "/uncompensated"
+FLOATS = "use --inputs float"
+Shape = tuple[int | None, ...]
 
 
 class Stream:
@@ -58,7 +62,7 @@ class Stream:
         self.node_runs = 0
         """Nodes executed so far, over all batches and both networks."""
         self._kind: dict[str, str] = {}
-        self._types: dict[str, tuple[np.dtype, tuple[int | None, ...]]] = {}
+        self._types: dict[str, tuple[np.dtype, Shape | None]] = {}
         self._feed(calibration)
 
     @property
@@ -107,8 +111,8 @@ class Stream:
         """Whether a tensor is the same in both networks."""
         return self._kind[name] == BOTH
 
-    def shape(self, name: str) -> tuple[int | None, ...]:
-        """Of a live tensor; None where batches differ."""
+    def shape(self, name: str) -> Shape | None:
+        """Of a live tensor, with None where batches differ; None where they differ in rank."""
         return self._types[name][1]
 
     def free(self, names: Iterable[str]) -> None:
@@ -123,18 +127,18 @@ class Stream:
             layer.input for segment in self.segments for layer in segment.layers
         }
         for number, batch in enumerate(calibration.batches()):
-            self.entries.append(next((len(value) for value in batch.values() if value.ndim), 1))
+            self.entries.append(calibration.entries(batch))
             for name, value in batch.items():
                 if name in read & inputs:
                     self._kind[name] = BOTH
-                    self._put(name, number, BOTH, value)
+                    self._put(name, number, BOTH, widened(value))
 
     def _put(self, name: str, batch: int, network: str, value: np.ndarray) -> None:
         self.store.put((network, name, batch), value)
-        known = self._types.get(name)
-        shape: tuple[int | None, ...] = value.shape
-        if known and len(known[1]) == len(shape):
-            shape = tuple(a if a == b else None for a, b in zip(known[1], shape, strict=True))
+        known = self._types[name][1] if name in self._types else value.shape
+        shape = None
+        if known is not None and len(known) == value.ndim:
+            shape = tuple(a if a == b else None for a, b in zip(known, value.shape, strict=True))
         self._types[name] = (value.dtype, shape)
 
     def _drop(self, name: str, batch: int) -> None:
@@ -155,7 +159,11 @@ class Stream:
         graph.initializer.extend(constants[name] for name in mentioned if name in constants)
         model = ModelProto(ir_version=self._model.ir_version, graph=graph)
         model.opset_import.extend(self._model.opset_import)
-        return open_session(model, self._options)
+        session = open_session(model, self._options)
+        for spec in session.outputs:
+            if spec.dtype == object:
+                raise NotPairedError(f"'{spec.name}' is a sequence or an optional and no tensor", fix=FLOATS)
+        return session
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
         dtype, shape = self._types[name]

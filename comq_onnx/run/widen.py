@@ -6,6 +6,7 @@ and reference outputs are therefore taken from the float32 form of the graph: th
 
 from collections.abc import Iterable
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, numpy_helper
@@ -13,6 +14,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, 
 from comq_onnx.graph.tensors import Stored
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_HALF_DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 # Attributes that hold an element type: Cast; the generators, EyeLike, SequenceEmpty; (De)QuantizeLinear;
 # Attention. `stash_type` is always wide already.
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "precision", "qk_matmul_precision", "softmax_precision")
@@ -36,6 +38,11 @@ def widen(model: onnx.ModelProto) -> onnx.ModelProto:
             _widen_attribute(attribute)
         _widen_nodes(function.node)
     return wide
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """Half-precision values in float32, as a widened model takes them; all others as they are."""
+    return values.astype(np.float32) if values.dtype in _HALF_DTYPES else values
 
 
 def _graph_is_half(graph: GraphProto) -> bool:

@@ -15,10 +15,10 @@ from comq_onnx.graph.io import Model, to_proto
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer
 from comq_onnx.run.data import Batch, Calibration
-from comq_onnx.run.session import Session, SessionOptions, is_float, open_session
+from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.sources import Scratch
 from comq_onnx.run.tapped import SHAPE_PREFIX, TappedModel
-from comq_onnx.run.widen import widen
+from comq_onnx.run.widen import widen, widened
 from comq_onnx.stats.mask import mask_input
 from comq_onnx.stats.memory import device_memory_limit, memory_limit
 from comq_onnx.stats.tap_sum import HALVES, Taken, TapSum, doubtful_of, sum_bytes
@@ -172,16 +172,11 @@ def _take(
     found: dict[str, Any] = {}
     if session:
         found |= session.run_on_device(batch) if stays else session.run(batch)
-    found |= {name: _wide(batch[name]) for name in tensors if name in survey.tapped.inputs}
+    found |= {name: widened(batch[name]) for name in tensors if name in survey.tapped.inputs}
     values = {name: xp.asarray(value) for name, value in found.items()}
-    entries = next((len(value) for value in batch.values() if value.ndim), 1)
+    entries = survey.calibration.entries(batch)
     mask = np.asarray(batch[survey.mask]) != 0 if survey.mask else None
     return Taken(values, doubtful_of(values, xp), mask, first, entries)
-
-
-def _wide(value: np.ndarray) -> np.ndarray:
-    """Half precision in float32, as the model computes."""
-    return value.astype(np.float32) if is_float(value.dtype) and value.dtype.itemsize < ITEM else value
 
 
 def _passes(taps: Sequence[Tap], survey: _Survey, gib: float) -> list[list[Tap]]:

@@ -6,9 +6,10 @@ from itertools import accumulate
 import numpy as np
 
 from comq_onnx.backends.engine import Engine, single_threaded_blas
+from comq_onnx.errors import NotPairedError
 from comq_onnx.graph.cut import Segment
 from comq_onnx.records import InputStats, Layer
-from comq_onnx.run.stream import FLOAT, QUANTIZED, Stream
+from comq_onnx.run.stream import FLOAT, FLOATS, QUANTIZED, Stream
 from comq_onnx.stats.patches import output_size
 from comq_onnx.stats.tap_sum import HalfSum, Taken, TapSum, sum_bytes
 from comq_onnx.stats.taps import Sampling, Tap, taps_of
@@ -55,12 +56,23 @@ def _fill(half: HalfSum, stream: Stream, mask: Sequence[np.ndarray], engine: Eng
         value = stream.value(name, batch, QUANTIZED)
         values, floats, residual = {name: xp.asarray(value)}, None, half.tap.residual
         if residual or not stream.agrees(name):
-            floats = {name: xp.asarray(stream.value(name, batch, FLOAT))}
+            floats = {name: xp.asarray(_paired(stream, name, batch)[0])}
         if residual:
-            gap = stream.value(residual, batch, FLOAT) - stream.value(residual, batch, QUANTIZED)
-            values[residual] = xp.asarray(gap)
+            wanted, got = _paired(stream, residual, batch)
+            values[residual] = xp.asarray(wanted - got)
         here = mask[batch] if mask else None
         half.add(Taken(values, () if floats else (name,), here, end - entries, entries, floats))
+
+
+def _paired(stream: Stream, name: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """A tensor of the float and of the quantized network; NotPairedError where their shapes differ."""
+    wanted, value = stream.value(name, batch, FLOAT), stream.value(name, batch, QUANTIZED)
+    if wanted.shape != value.shape:
+        raise NotPairedError(
+            f"'{name}' is {list(value.shape)} in the quantized network and {list(wanted.shape)} in the float one",
+            fix=FLOATS,
+        )
+    return wanted, value
 
 
 def _fits(layer: Layer, residual: str, stream: Stream) -> bool:
