@@ -22,7 +22,7 @@ NOT_TENSORS = frozenset(
 )
 """Operators whose outputs are sequences or optionals, which no session takes from another."""
 
-SELECTIONS = frozenset(("NonZero", "Compress", "Unique", "NonMaxSuppression"))
+SELECTIONS = frozenset(("NonZero", "Unique", "NonMaxSuppression"))
 """Operators whose outputs have as many rows as the values of their inputs say"""
 
 
