@@ -81,9 +81,7 @@ def dequantized(layer: Layer, solution: Solution) -> np.ndarray:
         if layout.kind == "matmul":
             group = int(np.ravel_multi_index(index[:-2], layout.shape[:-2])) if len(index) > 2 else 0
             at = group, index[-2], index[-1]
-        elif layout.kind == "matmul_left":
-            at = 0, index[1], index[0]
-        elif layout.kind == "gather":
+        elif layout.kind == "matmul_left" or layout.kind == "gather":
             at = 0, index[1], index[0]
         else:
             tap = int(np.ravel_multi_index(index[2:], kernel))
