@@ -99,8 +99,7 @@ def _change(moments: _Moments, pull: np.ndarray, strength: float, dtype: type) -
     level = (np.diagonal(moments.gram, axis1=1, axis2=2) * live).sum(axis=1) / np.maximum(live.sum(axis=1), 1)
     pull = pull * live[:, :, None]
     system = moments.gram * (live[:, :, None] & live[:, None, :])
-    added = np.where(live, strength * level[:, None], 1.0)
-    system = add_diagonal(system, np.where(added > 0, added, 1.0), np)
-    # To a level of 1, so that float32 neither overflows nor vanishes.
+    # To a level of 1, dead inputs too, so that float32 neither overflows nor vanishes.
     unit = np.where(level > 0, level, 1.0)[:, None, None]
+    system = add_diagonal(system, np.where(live, strength * level[:, None], unit[:, :, 0]), np)
     return np.linalg.solve((system / unit).astype(dtype), (pull / unit).astype(dtype)).astype(np.float64)

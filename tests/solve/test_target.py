@@ -179,9 +179,11 @@ def test_one_sample_is_corrected_by_rule() -> None:
     assert strength == UNJUDGED
 
 
-@pytest.mark.parametrize("factor", [2.0**-60, 2.0**60])
+@pytest.mark.parametrize("factor", [2.0**-80, 2.0**80])
 def test_the_size_of_the_inputs_changes_nothing(factor: float) -> None:
+    """Where some of them are dead, too: squares are beyond float32."""
     x, weight = inputs(200, 10), weights(10, 4)
+    x[:, :, 4] = 0
     plain = corrected(problem_of(x, linear(x), weight), True, ENGINE)
     scaled = corrected(problem_of(x * factor, linear(x) * factor, weight), True, ENGINE)
     assert plain[1] == scaled[1]
