@@ -13,7 +13,7 @@ from graphs import model, weight
 from comq_onnx import Recipe
 from comq_onnx.cli import main
 from comq_onnx.errors import ComqError
-from comq_onnx.pipeline import inputs_for, solve_model
+from comq_onnx.pipeline import PARALLEL, inputs_for, solve_model
 from comq_onnx.planning import open_run
 
 SMALL = {"weights": "int3", "block_size": "channel", "effort": "fast", "threads": 2}
@@ -105,3 +105,37 @@ def test_the_command_line(tmp_path: Path) -> None:
     notes = json.loads(path.read_text())["notes"]
     assert any("layers were solved on the float network's inputs" in note for note in notes)
     assert CliRunner().invoke(main, [*call, "--inputs", "both"]).exit_code == 2
+
+
+def apart(nodes: str, **constants: np.ndarray) -> onnx.ModelProto:
+    """`nodes` make r of h, and of d: how far h is from what the float network has there."""
+    proto = random(f'f = Einsum<equation="ij,jk->ik">(x, kept) g0 = Sub(h, f) d = Abs(g0) {nodes}')
+    first = next(t for t in proto.graph.initializer if t.name == "a")
+    constants["kept"] = onnx.numpy_helper.to_array(first)
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(v, name) for name, v in constants.items())
+    return proto
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_quantized_network_that_leaves_the_numbers(value: float) -> None:
+    """The float one is fine: by default that is what layers are solved on."""
+    proto = apart("c = Greater(d, far) r = Where(c, bad, h)", far=np.float32(0.01), bad=np.float32(value))
+    opened = open_run(proto, samples(deep(1), 20), recipe())
+    notes = solve_model(opened, recipe()).notes
+    assert f"{PARALLEL}the float or the quantized network computes NaN or infinity" in notes
+    with pytest.raises(ComqError, match=r"^tensor 'r', calibration sample 0: the float or the quantized net"):
+        solve_model(opened, recipe(inputs="quantized"))
+
+
+def test_a_quantized_network_that_does_not_run() -> None:
+    """It looks up an entry that the table does not have."""
+    proto = apart(
+        "m = ReduceMax<keepdims=0>(d) n = Mul(m, far) k = Cast<to=7>(n) e = Gather(steps, k) r = Add(h, e)",
+        far=np.float32(100),
+        steps=np.ones(1, np.float32),
+    )
+    opened = open_run(proto, samples(deep(1), 20), recipe())
+    assert any(note.startswith(f"{PARALLEL}in the quantized") for note in solve_model(opened, recipe()).notes)
+    told = r"^in the quantized network, the model does not run on .*; use --inputs float\.$"
+    with pytest.raises(ComqError, match=told):
+        solve_model(opened, recipe(inputs="quantized"))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from comq_onnx.errors import NotPairedError
+from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.graph.cut import Segment, cut, reads_of
 from comq_onnx.graph.layout import from_rows, per_column_to_output
 from comq_onnx.grid import dequantize
@@ -97,7 +97,7 @@ class Stream:
             for batch in range(self.batches):
                 for network, session in sessions.items():
                     feeds = {name: self.value(name, batch, network) for name in segment.reads}
-                    for name, value in session.run(feeds, keeps).items():
+                    for name, value in _answer(session, feeds, keeps, network).items():
                         self._put(name, batch, network, value)
                 for name in segment.last_reads:
                     self._drop(name, batch)
@@ -190,6 +190,18 @@ class Stream:
             else:
                 result.append(node)
         return result, added
+
+
+def _answer(
+    session: Session, feeds: dict[str, np.ndarray], outputs: Sequence[str], network: str
+) -> dict[str, np.ndarray]:
+    """Outputs by name. NotPairedError where the quantized network alone cannot compute them."""
+    try:
+        return session.run(feeds, outputs)
+    except ComqError as error:
+        if network != QUANTIZED:
+            raise
+        raise NotPairedError(f"in the quantized network, {error.what}", fix=FLOATS) from error
 
 
 def _broadcast(bias: np.ndarray, layer: Layer) -> np.ndarray:

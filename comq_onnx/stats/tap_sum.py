@@ -116,7 +116,7 @@ class HalfSum:
         for rows, there, gap in zip(found, wanted, beside, strict=False):
             gaps = there - rows
             # Not finite where one of the two is not. Only the positions that are summed are looked at.
-            check_finite(name, gaps, place, self._xp, "the float or the quantized network computes")
+            check_finite(name, gaps, place, self._xp, paired=True)
             gram.add(rows)
             self._cross.add(rows, gaps)
             if self._residual and gap is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from comq_onnx.errors import ComqError
+from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.records import ConvGeometry, Layer
 from comq_onnx.stats.patches import POSITIONS, output_size, patches, sample_positions
 
@@ -109,11 +109,12 @@ def outputs_of(tap: Tap, values: Any, sampling: Sampling, first: int, xp: Any = 
 
 
 def check_finite(
-    tensor: str, activation: Any, place: tuple[int, int], xp: Any = np, what: str = "the float model computes"
+    tensor: str, activation: Any, place: tuple[int, int], xp: Any = np, paired: bool = False
 ) -> None:
     """ComqError naming the tensor and the sample where an activation, an array of `xp`, is not finite.
 
-    `place` is the number of the batch's first sample and how many it has; `what` begins the sentence.
+    `place` is the number of the batch's first sample and how many it has. `paired` tells that the array is
+    what lies between the two networks' values: NotPairedError then.
     """
     # A float64 sum of float32 values cannot overflow, and costs a fraction of looking at each.
     if activation.dtype != np.float64 and xp.isfinite(activation.sum(dtype=np.float64)):
@@ -125,8 +126,9 @@ def check_finite(
     if activation.ndim and len(activation) == entries:
         finite = xp.isfinite(activation.reshape(entries, -1)).all(axis=1)
         where = f"sample {first + finite.tolist().index(False)}"
-    raise ComqError(
-        f"{what} NaN or infinity",
+    kind, who = (NotPairedError, "float or the quantized network") if paired else (ComqError, "float model")
+    raise kind(
+        f"the {who} computes NaN or infinity",
         where=f"tensor '{tensor}', calibration {where}",
         fix="check the model, and that the data are preprocessed as it was trained",
     )
