@@ -3,10 +3,10 @@
     python tools/bench_sequential.py --cache build/zoo --parts cost memory
 
 `cost`: node executions in forward passes, and wall time over the parallel mode's (statistics and solve, the
-same recipe in the same process, in turns). `memory`: peak resident memory of whole runs on EfficientNet-Lite0
-with 256 photographs at 224 x 224, without a limit and with ``--memory 2GB``, each in a process of its own, and
-whether they write the same bytes. `ablation`: held-out scores of the parallel mode, of the quantized prefix
-alone, and of the corrected target.
+same recipe in the same process, in turns). `memory`: peak resident memory of whole runs on
+EfficientNet-Lite0 with 256 photographs at 224 x 224, without a limit and with two of them, each in a process
+of its own, and whether they write the same bytes. `ablation`: scores on test data of the parallel mode, of the
+quantized prefix alone, of the corrected target, and of what is off by default.
 """
 
 import argparse
@@ -61,9 +61,8 @@ def memory(places: Places, args: argparse.Namespace) -> None:
         data, written = Path(folder) / "data.npz", []
         names = feeds[0].keys()
         np.savez(data, **{name: np.concatenate([feed[name] for feed in feeds]) for name in names})
-        print(
-            f"EfficientNet-Lite0, {len(feeds)} samples at 224 x 224, file {path.stat().st_size / 1e6:.0f} MB"
-        )
+        size = path.stat().st_size / 1e6
+        print(f"EfficientNet-Lite0, {len(feeds)} samples at 224 x 224, float file {size:.0f} MB")
         for limit in ("", "2GB", "1GB"):
             out = Path(folder) / f"q{limit}.onnx"
             command = [sys.executable, "-m", "comq_onnx", str(path), "-o", str(out), "--quiet"]
@@ -79,9 +78,8 @@ def peak_memory(command: list[str]) -> int:
     """Peak resident bytes of a child process; the largest child so far, so that small runs come last."""
     watcher = "import resource,subprocess,sys;subprocess.run(sys.argv[1:],check=True);"
     watcher += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    done = subprocess.run(
-        [sys.executable, "-c", watcher, *command], check=True, capture_output=True, text=True
-    )
+    whole = [sys.executable, "-c", watcher, *command]
+    done = subprocess.run(whole, check=True, capture_output=True, text=True)
     unit = 1 if sys.platform == "darwin" else 1024
     return int(done.stdout.split()[-1]) * unit
 

@@ -146,6 +146,8 @@ def _steps(graph: GraphProto, layers: Sequence[Layer], residuals: Mapping[str, s
     nodes = list(graph.node)
     maker = {name: i for i, node in enumerate(nodes) for name in node.output if name}
     touched = _touched(nodes, layers)
+    # What no layer has touched is the same in both networks.
+    residuals = {name: tensor for name, tensor in residuals.items() if maker.get(tensor, -1) in touched}
     place = {node.name: i for i, node in enumerate(nodes)}
     pending = sorted(filter(streamed, layers), key=lambda layer: place[layer.name])
     # Inputs of the graph, which nobody makes, are there from the start.

@@ -33,7 +33,8 @@ PROBES = 32
 def corrected(problem: Problem, centred: bool, engine: Engine) -> tuple[np.ndarray, float]:
     """The weights to solve for ``(groups, rows, cols)``, and lam; infinity for the weights as they are."""
     stats, weight = problem.stats, np.asarray(problem.weight, np.float64)
-    if stats is None or stats.drift is None:
+    drift = None if stats is None else stats.drift
+    if stats is None or drift is None or (drift.energy == 0 and drift.residual_cross is None):
         return weight, np.inf
     strength = UNJUDGED if stats.half is None else _chosen(stats, weight, centred, engine)
     if not np.isfinite(strength):

@@ -56,34 +56,35 @@ def _fill(half: HalfSum, stream: Stream, mask: Sequence[np.ndarray], engine: Eng
         value = stream.value(name, batch, QUANTIZED)
         values, floats, residual = {name: xp.asarray(value)}, None, half.tap.residual
         if residual or not stream.agrees(name):
-            floats = {name: xp.asarray(_paired(stream, name, batch)[0])}
+            floats = {name: xp.asarray(_wanted(stream, name, batch, value))}
         if residual:
-            wanted, got = _paired(stream, residual, batch)
-            values[residual] = xp.asarray(wanted - got)
+            got = stream.value(residual, batch, QUANTIZED)
+            values[residual] = xp.asarray(_wanted(stream, residual, batch, got) - got)
         here = mask[batch] if mask else None
         half.add(Taken(values, () if floats else (name,), here, end - entries, entries, floats))
 
 
-def _paired(stream: Stream, name: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """A tensor of the float and of the quantized network; NotPairedError where their shapes differ."""
-    wanted, value = stream.value(name, batch, FLOAT), stream.value(name, batch, QUANTIZED)
+def _wanted(stream: Stream, name: str, batch: int, value: np.ndarray) -> np.ndarray:
+    """The float network's tensor beside the quantized one's; NotPairedError where their shapes differ."""
+    wanted = stream.value(name, batch, FLOAT)
     if wanted.shape != value.shape:
         raise NotPairedError(
-            f"'{name}' is {list(value.shape)} in the quantized network and {list(wanted.shape)} in the float one",
+            f"'{name}' is {list(value.shape)} in the quantized network and {list(wanted.shape)} in the "
+            "float one",
             fix=FLOATS,
         )
-    return wanted, value
+    return wanted
 
 
 def _fits(layer: Layer, residual: str, stream: Stream) -> bool:
     """Whether a residual drifts and has the shape of the layer's output, as far as is known."""
     kind, shape, read = layer.layout.kind, stream.shape(residual), stream.shape(layer.input)
-    if stream.agrees(residual) or layer.layout.groups * layer.layout.cols not in shape:
+    if stream.agrees(residual) or not shape or not read:
         return False
     if kind == "matmul":
         dense = layer.layout.groups == 1 and len(layer.layout.shape) == MATRIX
         return dense and shape[-1] == layer.layout.cols and shape[:-1] == read[:-1]
-    if kind != "conv" or layer.geometry is None or len(shape) != len(read):
+    if kind != "conv" or layer.geometry is None or len(shape) != len(read) or len(read) <= MATRIX:
         return False
     sizes = read[2:]
     known = [size for size in sizes if size is not None]

@@ -67,7 +67,8 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 def pairs(live: Live, layers: list[Layer], engine: Engine, masks: Any = (), limit: int = ROOMY) -> dict:
     sampling = Sampling(0, sum(live.entries))
-    return collect_pairs(live, layers, sampling, masks, (engine, limit))  # pyright: ignore
+    segment = SimpleNamespace(layers=layers, residuals={})
+    return collect_pairs(live, segment, sampling, masks, (engine, limit))  # pyright: ignore
 
 
 def agree(stats: InputStats | None, x: np.ndarray, floats: np.ndarray) -> bool:
