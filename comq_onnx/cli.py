@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAILED, STRICT = 1, 3
 FILE = click.Path(path_type=Path)
+REPORTS = (".json", ".html")
 SIZES = ", ".join(map(str, BLOCK_SIZES))
 BLOCK_SIZE_HELP = f"Rows to a scale: auto (the target's choice), {SIZES}, channel (or -1), tensor."
 
@@ -86,7 +87,7 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 )
 @click.option("--threads", type=int, default=0, help="Same file for any number [default: all cores].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides what is sub-sampled.")
-@click.option("--report", "report_path", type=FILE, help="Write the report to this .json file.")
+@click.option("--report", "report_path", type=FILE, help="Write the report to this .json or .html file.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop before calibration.")
 @click.option(
     "--strict", is_flag=True, help="Exit with 3 if a weight stays float or falls back, or a check fails."
@@ -136,8 +137,12 @@ def default_output(model: Path, recipe: Recipe) -> Path:
 
 
 def write_report(report: "Report", path: Path) -> None:
+    """As JSON for machines, or as a page for people, by the name of the file."""
+    from comq_onnx.evaluate.page import page
+
+    text = page(report) if path.suffix == ".html" else json.dumps(report.as_dict(), indent=1) + "\n"
     try:
-        path.write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ComqError(
             f"the report cannot be written ({error.strerror})",
@@ -147,8 +152,12 @@ def write_report(report: "Report", path: Path) -> None:
 
 
 def check_report_path(path: Path | None) -> None:
-    if path and path.suffix != ".json":
-        raise ComqError("a report is written as JSON", where=f"--report {path}", fix="name it .json")
+    if path and path.suffix not in REPORTS:
+        raise ComqError(
+            "a report is written as JSON or HTML",
+            where=f"--report {path}",
+            fix="name it .json or .html",
+        )
     if path and path.is_dir():
         raise ComqError("the report is a folder", where=f"--report {path}", fix="name a file in it")
     if path and not path.parent.is_dir():

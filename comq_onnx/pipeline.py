@@ -127,7 +127,7 @@ def write(opened: Opened, solved: Solved, recipe: Recipe) -> Outcome:
     _, notes = choose_grids(plan_.layers, recipe)
     written = TARGETS[recipe.target].rewrite(model, plan_.layers, solved.solutions, recipe)
     share_equal_weights(model)
-    lines = layer_lines(plan_.layers, solved.solutions, written, notes, solved.seconds)
+    lines = layer_lines(plan_.layers, solved.solutions, written, notes, solved.seconds, solved.drift)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
     return Outcome(stamp(to_proto(model), opened.calibration, recipe), solved.solutions, lines)
 

@@ -188,3 +188,6 @@ class LayerReport:
     reason: str = ""
     """Why it stayed float, or what fell back; empty otherwise"""
     seconds: float = field(default=0.0, compare=False)
+    drift: float | None = None
+    """``E ||x - x'||^2 / E ||x||^2`` of its input, x the float network's and x' the quantized one's; None
+    where the layer was not solved on the quantized network's input"""

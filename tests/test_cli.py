@@ -98,6 +98,28 @@ def test_the_report_accounts_for_every_weight(net: Path) -> None:
     assert all(check["ok"] for check in report["verification"]["checks"])
 
 
+def test_the_report_is_a_page_too(net: Path) -> None:
+    path = net.with_name("report.html")
+    words = (net, "-o", net.with_name("o.onnx"), "--calibration-data", net.with_name("data.npz"))
+    done = call(*words, "--inputs", "quantized", "--report", path)
+    assert done.exit_code == 0
+    text = path.read_text(encoding="utf-8")
+    for name in ("fc1", "fc2"):
+        assert f"<td>{name}</td>" in text
+    assert "<svg" in text
+    # fc1 reads the samples themselves, fc2 what the quantized fc1 makes of them.
+    assert "input dB" in done.stdout
+    assert "<th>input dB</th>" in text
+    assert 'data-series="input"' in text
+
+
+def test_a_report_of_another_kind_is_refused_before_the_work(net: Path) -> None:
+    done = call(net, "-o", net.with_name("o.onnx"), "--report", net.with_name("report.txt"))
+    assert done.exit_code == 1
+    assert "name it .json or .html" in done.stderr
+    assert not net.with_name("o.onnx").exists()
+
+
 def test_no_data_is_said_loudly(net: Path) -> None:
     done = call(net, "-o", net.with_name("o.onnx"))
     assert done.exit_code == 0

@@ -44,6 +44,11 @@ class Report:
         return tuple(line for line in self.lines if not line.form)
 
     @property
+    def drifting(self) -> bool:
+        """Whether some layer was solved on what the quantized network feeds it."""
+        return any(line.drift is not None for line in self.lines)
+
+    @property
     def blemishes(self) -> tuple[str, ...]:
         """What ``--strict`` does not forgive: weights kept float, fallbacks, failed checks."""
         kept = [f"{line.name} stays float ({line.reason})" for line in self.kept]
@@ -91,8 +96,9 @@ def layer_lines(
     written: Sequence[Written],
     notes: Mapping[str, str],
     seconds: Mapping[str, float],
+    drift: Mapping[str, float],
 ) -> tuple[LayerReport, ...]:
-    """A line for each quantized layer, in graph order."""
+    """A line for each quantized layer, in graph order; `drift` knows those solved on quantized inputs."""
     stored = {w.layer: w for w in written}
     lines = []
     for layer in layers:
@@ -113,6 +119,7 @@ def layer_lines(
                 form=form.form,
                 reason="; ".join(dict.fromkeys(s for s in said if s)),
                 seconds=seconds[layer.name],
+                drift=drift.get(layer.name),
             )
         )
     return tuple(lines)

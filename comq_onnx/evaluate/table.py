@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comq_onnx.evaluate.report import BYTES, Report
+from comq_onnx.evaluate.report import BYTES, Report, sqnr
 from comq_onnx.evaluate.verify import Fidelity
 from comq_onnx.grid import Grid
 from comq_onnx.records import Layer, LayerReport, Skipped
 
-COLUMNS = ("layer", "op", "shape", "grid", "SQNR dB", "bytes", "note")
+INPUT_DB = "input dB"
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -25,10 +25,16 @@ def print_report(report: Report, console: Console) -> None:
 
 def layer_table(report: Report) -> Table:
     """Quantized layers in graph order; float weights below them, one line each."""
-    table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
+    table = Table(*columns(report), box=None, pad_edge=False, header_style="bold")
     for line in (*report.quantized, *report.kept):
-        add(table, *cells(line))
+        add(table, *cells(line, report.drifting))
     return table
+
+
+def columns(report: Report) -> tuple[str, ...]:
+    """Headings; how far inputs have drifted only where layers were solved on drifted ones."""
+    drift = (INPUT_DB,) if report.drifting else ()
+    return "layer", "op", "shape", "grid", "SQNR dB", *drift, "bytes", "note"
 
 
 def add(table: Table, *texts: str) -> None:
@@ -36,13 +42,21 @@ def add(table: Table, *texts: str) -> None:
     table.add_row(*map(Text, texts))
 
 
-def cells(line: LayerReport) -> tuple[str, ...]:
+def cells(line: LayerReport, drifting: bool) -> tuple[str, ...]:
+    """A line under `columns`."""
     shape = "x".join(map(str, line.shape))
+    drift = (decibel(input_decibel(line)) if line.form else "",) if drifting else ()
     if not line.form:
-        return line.name, line.op, shape, "float", "", f"{line.bytes_before:,}", f"kept: {line.reason}"
+        kept = f"kept: {line.reason}"
+        return line.name, line.op, shape, "float", "", *drift, f"{line.bytes_before:,}", kept
     gain = f"{decibel(line.sqnr_before)} -> {decibel(line.sqnr_after)}"
     size = f"{line.bytes_before:,} -> {line.bytes_after:,}"
-    return line.name, line.op, shape, line.grid, gain, size, line.reason
+    return line.name, line.op, shape, line.grid, gain, *drift, size, line.reason
+
+
+def input_decibel(line: LayerReport) -> float | None:
+    """How close the input is to the float network's, in dB; infinity where both are the same."""
+    return None if line.drift is None else sqnr(1.0, line.drift)
 
 
 def decibel(value: float | None) -> str:
@@ -53,9 +67,19 @@ def decibel(value: float | None) -> str:
 
 def summary(report: Report) -> list[str]:
     """Totals, files, checks and remarks, a sentence each."""
+    lines = ["", *totals(report)]
+    for check in report.verification.checks:
+        lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
+    lines += [f"     output {line.output}: {closeness(line)}" for line in report.verification.fidelity]
+    lines += [f"note: {note}" for note in report.notes]
+    lines.append("Written: " + ", ".join(report.files))
+    return lines
+
+
+def totals(report: Report) -> list[str]:
+    """What became of the model as a whole, a sentence each."""
     share = report.bytes_after / report.bytes_before
     lines = [
-        "",
         f"{len(report.quantized)} weights quantized, {len(report.kept)} kept float{kept_reasons(report)}; "
         f"{report.bytes_before:,} -> {report.bytes_after:,} bytes ({share:.2f}x); {report.seconds:.1f} s.",
         f"Calibrated on {report.calibration}.",
@@ -64,11 +88,6 @@ def summary(report: Report) -> list[str]:
         lines.append(
             f"Opset raised from {report.opset_before} to {report.opset_after}: the codes' types need it."
         )
-    for check in report.verification.checks:
-        lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
-    lines += [f"     output {line.output}: {closeness(line)}" for line in report.verification.fidelity]
-    lines += [f"note: {note}" for note in report.notes]
-    lines.append("Written: " + ", ".join(report.files))
     return lines
 
 
