@@ -13,6 +13,7 @@ from comq_onnx.recipe import BLOCK_SIZES, Recipe
 
 if TYPE_CHECKING:
     from comq_onnx.evaluate.report import Report
+    from comq_onnx.planning import Plan
 
 FAILED, STRICT = 1, 3
 FILE = click.Path(path_type=Path)
@@ -111,7 +112,7 @@ def main(
     try:
         recipe = Recipe(**as_recipe(options))
         if dry_run:
-            show_plan(model, recipe)
+            show_plan(model, calibration_data, recipe)
             return
         check_report_path(report_path)
         report = run(model, output or default_output(model, recipe), calibration_data, recipe, quiet)
@@ -180,12 +181,41 @@ def run(model: Path, output: Path, data: Path | None, recipe: Recipe, quiet: boo
     return report
 
 
-def show_plan(model: Path, recipe: Recipe) -> None:
+def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
+    """The layers, the size of the file, and what a run would take; without running the model."""
+    from comq_onnx.evaluate.report import model_bytes
+    from comq_onnx.evaluate.size import file_bytes
     from comq_onnx.evaluate.table import print_plan
     from comq_onnx.planning import plan as plan_of
 
-    plan = plan_of(model, recipe)
-    print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, wide_console())
+    plan, console = plan_of(model, recipe), wide_console()
+    print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, console)
+    before, after = model_bytes(plan.source), file_bytes(plan.prepared, plan.layers, plan.grids, recipe)
+    tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)
+    try:
+        show_estimate(plan, data, recipe, console)
+    except ComqError as error:
+        if data is not None:
+            raise
+        tell(f"No estimate of memory and time: {error}", console)
+
+
+def show_estimate(plan: "Plan", data: Path | None, recipe: Recipe, console: Any) -> None:
+    from comq_onnx.evaluate.estimate import estimate
+    from comq_onnx.evaluate.speed import measured_speed
+    from comq_onnx.evaluate.table import print_estimate
+    from comq_onnx.pipeline import inputs_for
+    from comq_onnx.planning import open_data
+
+    opened = open_data(plan, data, recipe)
+    inputs, _ = inputs_for(opened, recipe)
+    found = estimate(plan.prepared, plan.layers, plan.grids, opened.calibration, recipe, inputs)
+    on_gpu = recipe.device.startswith("cuda")
+    print_estimate(found, None if on_gpu else found.work.seconds(measured_speed(recipe.threads)), console)
+
+
+def tell(text: str, console: Any) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def wide_console() -> Any:

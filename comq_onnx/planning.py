@@ -78,6 +78,11 @@ def open_run(
     progress("read", 0, 1)
     plan_ = plan(model, recipe)
     progress("read", 1, 1)
+    return open_data(plan_, data, recipe)
+
+
+def open_data(plan_: Plan, data: Any, recipe: Recipe) -> Opened:
+    """Open the calibration data on the inputs of the prepared model."""
     ready = load(plan_.prepared)
     specs = input_specs(plan_.prepared)
     return Opened(plan_, open_calibration(data, specs, recipe, vocabulary(ready)))

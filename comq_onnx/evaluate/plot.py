@@ -47,7 +47,7 @@ def line_plot(series: Sequence[Series], along: str, unit: str) -> str:
 
     `along` and `unit` are what the axes say. Each point has a ``title`` with its series, position and value.
     """
-    drawn = [value for one in series for value in one.values if _is_drawn(value)]
+    drawn = [value for one in series for value in one.values if value is not None and math.isfinite(value)]
     if not drawn:
         return ""
     ticks = _ticks(min(drawn), max(drawn))
@@ -58,10 +58,6 @@ def line_plot(series: Sequence[Series], along: str, unit: str) -> str:
     for number, one in enumerate(series):
         parts += [_legend(number, one), *_line(axes, one, along, unit)]
     return "\n".join([*parts, "</svg>"])
-
-
-def _is_drawn(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _ticks(low: float, high: float) -> list[float]:

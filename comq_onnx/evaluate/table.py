@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from comq_onnx.evaluate.estimate import Estimate
 from comq_onnx.evaluate.report import BYTES, Report, sqnr
 from comq_onnx.evaluate.verify import Fidelity
 from comq_onnx.grid import Grid
@@ -145,3 +146,52 @@ def print_plan(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_estimate(estimate: Estimate, seconds: Mapping[str, float] | None, console: Console) -> None:
+    """What a run would take, a sentence each; `seconds` by kind of work, None where time is not estimated."""
+    for text in estimate_lines(estimate, seconds):
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def estimate_lines(estimate: Estimate, seconds: Mapping[str, float] | None) -> list[str]:
+    """See `print_estimate`."""
+    times = "twice behind the first quantized layer" if estimate.inputs == "quantized" else "each once a pass"
+    disk = f"{binary(estimate.disk)} of it on disk" if estimate.disk else "nothing on disk"
+    lines = [
+        f"Layers would be solved on the {estimate.inputs} network's inputs: {estimate.node_runs:,} node "
+        f"executions in {estimate.batches:,} batches ({times}).",
+        f"Memory beside the model: about {binary(estimate.statistics)} for statistics and "
+        f"{binary(estimate.activations)} for activations, {disk} "
+        f"(limit {binary(estimate.limit)}; --memory sets it).",
+    ]
+    if seconds is None:
+        lines.append("Time is not estimated on a GPU.")
+    else:
+        kinds = ", ".join(f"{kind} {duration(spent)}" for kind, spent in seconds.items())
+        lines.append(
+            f"Time: about {duration(sum(seconds.values()))} ({kinds}), give or take a factor of two."
+        )
+    if estimate.unknown:
+        lines.append(
+            f"unknown shapes: {len(estimate.unknown)} tensors, '{estimate.unknown[0]}' the first. They count "
+            "as nothing, so memory and time are more."
+        )
+    return lines
+
+
+def binary(size: float) -> str:
+    """Bytes in the largest unit that leaves one before the point."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,227 @@
+"""What a run will take, told without running the model: bytes of the file, memory, disk, node runs, time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import onnx
+
+from comq_onnx.evaluate.live import lived, passes_of, summed_at_once, sums_bytes, tensor_bytes
+from comq_onnx.evaluate.speed import Speed
+from comq_onnx.evaluate.work import (
+    CALL,
+    SESSION,
+    Shapes,
+    checking,
+    forward_of,
+    moving,
+    solving,
+    summing,
+)
+from comq_onnx.graph.cut import Segment, cut
+from comq_onnx.graph.shapes import known_shapes
+from comq_onnx.grid import Grid
+from comq_onnx.recipe import Recipe
+from comq_onnx.records import Layer
+from comq_onnx.run.data import Batch, Calibration
+from comq_onnx.run.tapped import graph_inputs, needed_nodes
+from comq_onnx.run.widen import widen
+from comq_onnx.stats.memory import memory_limit
+from comq_onnx.stats.tap_sum import HALVES
+from comq_onnx.stats.taps import Sampling, Tap, taps_of
+
+
+@dataclass(frozen=True)
+class Work:
+    """By kind of work, in multiply-adds of a large product; see `evaluate.work`."""
+
+    shared: Mapping[str, float]
+    """What all cores share"""
+    alone: Mapping[str, float]
+    """What one core does while the others wait"""
+
+    def seconds(self, speed: Speed) -> dict[str, float]:
+        """By kind of work."""
+        return {
+            kind: (self.shared.get(kind, 0.0) + self.alone.get(kind, 0.0) * speed.threads) / speed.products
+            for kind in dict.fromkeys((*self.shared, *self.alone))
+        }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What solving a model on some samples takes; tensors of unknown shape count as nothing."""
+
+    inputs: str
+    """Whose inputs layers are solved on: ``quantized`` or ``float``"""
+    statistics: int
+    """Bytes of sums, most at a time"""
+    activations: int
+    """Bytes of live activations, most at a time, in memory and on disk together"""
+    disk: int
+    """Bytes of these two that go to disk"""
+    limit: int
+    """Bytes that statistics and activations may take in memory"""
+    node_runs: int
+    """Nodes executed, over all batches"""
+    batches: int
+    work: Work
+    unknown: tuple[str, ...] = field(default=())
+    """Tensors whose shapes cannot be told without running the model"""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of statistics and activations in memory, most at a time."""
+        return self.statistics + self.activations - self.disk
+
+
+def estimate(
+    prepared: onnx.ModelProto,
+    layers: Sequence[Layer],
+    grids: Mapping[str, Grid],
+    calibration: Calibration,
+    recipe: Recipe,
+    inputs: str,
+) -> Estimate:
+    """What a run takes. The batch of middle size stands for all of them.
+
+    Parameters
+    ----------
+    prepared, layers, grids
+        Of a plan.
+    calibration
+        Opened on the inputs of `prepared`; only shapes are looked at.
+    recipe
+        Its `memory_gib` is the limit of statistics and activations.
+    inputs
+        Those that layers are solved on, ``quantized`` or ``float``.
+    """
+    model = widen(prepared)
+    batch = middle_batch(calibration)
+    shapes = known_shapes(model, {name: value.shape for name, value in batch.items()})
+    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
+    return _sequential(job) if inputs == "quantized" else _parallel(job)
+
+
+def middle_batch(calibration: Calibration) -> Batch:
+    """The batch whose elements are nearest to the mean in number; synthetic ones are all alike."""
+    count = 1 if calibration.synthetic else None
+    sizes = [_elements(batch) for batch in islice(calibration.batches(), count)]
+    mean = sum(sizes) / len(sizes)
+    nearest = min(range(len(sizes)), key=lambda number: abs(sizes[number] - mean))
+    return next(islice(calibration.batches(), nearest, None))
+
+
+def _elements(batch: Batch) -> int:
+    return sum(value.size for value in batch.values())
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: onnx.ModelProto
+    """Widened"""
+    layers: tuple[Layer, ...]
+    grids: Mapping[str, Grid]
+    calibration: Calibration
+    recipe: Recipe
+    shapes: Shapes
+
+    @property
+    def batches(self) -> int:
+        return self.calibration.batch_count
+
+    @property
+    def limit(self) -> int:
+        return memory_limit(self.recipe.memory_gib)
+
+    def unknown(self) -> tuple[str, ...]:
+        made = (name for node in self.model.graph.node for name in node.output if name)
+        return tuple(name for name in made if name not in self.shapes)
+
+    def rows(self, tap: Tap) -> int:
+        """Rows that the statistics of a tap are summed over, per group; 0 where shapes are not known."""
+        if tap.tensor not in self.shapes:
+            return 0
+        samples = self.calibration.samples
+        if tap.kind != "conv":
+            return self.batches * self.shapes[tap.tensor].size // (tap.rows * tap.groups)
+        layer = next(layer for layer in self.layers if layer.name == tap.layers[0])
+        if layer.output not in self.shapes:
+            return 0
+        total = math.prod(self.shapes[layer.output].shape[2:])
+        return samples * len(Sampling(self.recipe.seed, samples).positions(tap, total, 0))
+
+    def statistics(self, taps: Sequence[Tap], drifting: bool) -> tuple[float, float]:
+        """Work that is shared, and work of one core."""
+        parts = [summing(tap, self.rows(tap), self.calibration.samples, drifting) for tap in taps]
+        return sum(shared for shared, _ in parts), sum(alone for _, alone in parts)
+
+    def solving(self, drifting: bool) -> float:
+        grids = self.grids
+        return sum(solving(layer, grids[layer.name], self.recipe, drifting) for layer in self.layers)
+
+
+def _sequential(job: _Job) -> Estimate:
+    segments = cut(job.model.graph, job.layers)
+    lives = lived(segments, job.shapes, graph_inputs(job.model), job.batches)
+    room = job.limit // 2
+    sums, alone = job.statistics([tap for s in segments for tap in taps_of(s.layers)], drifting=True)
+    forward = [_forward(segment, job) for segment in segments]
+    shared = {
+        "forward": sum(work for work, _ in forward),
+        "statistics": sums,
+        "solve": job.solving(drifting=True),
+        "check": checking(job.layers),
+    }
+    return Estimate(
+        inputs="quantized",
+        statistics=summed_at_once(segments, room),
+        activations=lives.peak,
+        disk=max(0, lives.peak - room),
+        limit=job.limit,
+        node_runs=lives.node_runs,
+        batches=job.batches,
+        work=Work(shared, {"forward": sum(work for _, work in forward), "statistics": alone}),
+        unknown=job.unknown(),
+    )
+
+
+def _forward(segment: Segment, job: _Job) -> tuple[float, float]:
+    """Running one segment on all batches: what cores share, and what one of them does."""
+    if not segment.nodes or not segment.keeps:
+        return 0.0, 0.0
+    networks = 1 if segment.shared else 2
+    carried = moving((*segment.reads, *segment.keeps), job.shapes)
+    shared = forward_of(segment.nodes, job.shapes).work
+    return networks * job.batches * shared, networks * (SESSION + job.batches * (CALL + carried))
+
+
+def _parallel(job: _Job) -> Estimate:
+    taps = taps_of(job.layers)
+    passes = passes_of(taps, job.shapes, job.limit)
+    grams = sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps)
+    nodes = [needed_nodes(job.model.graph.node, {tap.tensor for tap in group}) for group in passes]
+    tensors = max((tensor_bytes(group, job.shapes) for group in passes), default=0)
+    sums, alone = job.statistics(taps, drifting=False)
+    shared = {
+        "forward": job.batches * sum(forward_of(needed, job.shapes).work for needed in nodes),
+        "statistics": sums,
+        "solve": job.solving(drifting=False),
+        "check": checking(job.layers),
+    }
+    carried = moving({tap.tensor for tap in taps}, job.shapes)
+    forward = len(passes) * (SESSION + job.batches * CALL) + job.batches * carried
+    # The Grams of finished passes are kept; together beyond the limit, they are kept on disk.
+    kept = grams if len(passes) > 1 else 0
+    return Estimate(
+        inputs="float",
+        statistics=max(map(sums_bytes, passes), default=0) + kept,
+        activations=tensors,
+        disk=kept if grams > job.limit else 0,
+        limit=job.limit,
+        node_runs=job.batches * sum(map(len, nodes)),
+        batches=job.batches,
+        work=Work(shared, {"forward": forward, "statistics": alone}),
+        unknown=job.unknown(),
+    )

@@ -1,0 +1,41 @@
+"""How large the written file will be, known before anything is solved: what codes hold changes no size."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from comq_onnx.graph.io import load, to_proto
+from comq_onnx.graph.share import share_equal_weights
+from comq_onnx.grid import Grid
+from comq_onnx.recipe import Recipe
+from comq_onnx.records import Layer, Quality, Solution
+from comq_onnx.targets import TARGETS
+
+
+def file_bytes(
+    prepared: onnx.ModelProto, layers: Sequence[Layer], grids: Mapping[str, Grid], recipe: Recipe
+) -> int:
+    """Bytes of the file: codes as they are packed, scales, biases, and all that stays as it is.
+
+    The model is rewritten in memory with made-up codes, so that what the target decides is decided by it. Up
+    to the few bytes of how the model was made, the size is that of the file.
+    """
+    model = load(prepared)
+    made_up = {layer.name: _made_up(layer, grids[layer.name], recipe) for layer in layers}
+    TARGETS[recipe.target].rewrite(model, layers, made_up, recipe)
+    share_equal_weights(model)
+    return to_proto(model).ByteSize()
+
+
+def _made_up(layer: Layer, grid: Grid, recipe: Recipe) -> Solution:
+    """A solution of the shape that the layer's will have."""
+    layout = layer.layout
+    blocks = (layout.groups, grid.blocks(layout.rows), layout.cols)
+    # Memory that is never written costs nothing.
+    codes = np.zeros((layout.groups, layout.rows, layout.cols), grid.code_dtype)
+    zero = None if grid.symmetric else np.zeros(blocks, grid.code_dtype)
+    bias = None
+    if recipe.compensate and layer.op != "Gather" and not layer.in_subgraph:
+        bias = np.ones((layout.groups, layout.cols))
+    return Solution(grid, codes, np.ones(blocks, np.float32), zero, bias, Quality(1.0, 0.0, 0.0))
