@@ -66,6 +66,8 @@ class Estimate:
     node_runs: int
     """Nodes executed, over all batches"""
     batches: int
+    rows: Mapping[str, int]
+    """Calibration rows per group, by layer that is solved on activations"""
     work: Work
     unknown: tuple[str, ...] = field(default=())
     """Tensors whose shapes cannot be told without running the model"""
@@ -166,7 +168,8 @@ def _sequential(job: _Job) -> Estimate:
     segments = cut(job.model.graph, job.layers)
     lives = lived(segments, job.shapes, graph_inputs(job.model), job.batches)
     room = job.limit // 2
-    sums, alone = job.statistics([tap for s in segments for tap in taps_of(s.layers)], drifting=True)
+    taps = [tap for segment in segments for tap in taps_of(segment.layers)]
+    sums, alone = job.statistics(taps, drifting=True)
     forward = [_forward(segment, job) for segment in segments]
     shared = {
         "forward": sum(work for work, _ in forward),
@@ -182,6 +185,7 @@ def _sequential(job: _Job) -> Estimate:
         limit=job.limit,
         node_runs=lives.node_runs,
         batches=job.batches,
+        rows={name: job.rows(tap) for tap in taps for name in tap.layers},
         work=Work(shared, {"forward": sum(work for _, work in forward), "statistics": alone}),
         unknown=job.unknown(),
     )
@@ -222,6 +226,7 @@ def _parallel(job: _Job) -> Estimate:
         limit=job.limit,
         node_runs=job.batches * sum(map(len, nodes)),
         batches=job.batches,
+        rows={name: job.rows(tap) for tap in taps for name in tap.layers},
         work=Work(shared, {"forward": forward, "statistics": alone}),
         unknown=job.unknown(),
     )

@@ -22,17 +22,17 @@ from comq_onnx.stats.taps import Tap, taps_of
 Shapes = Mapping[str, TensorShape]
 
 # Forward passes: of a product's multiply-add, an element that is written, a node that is executed once.
-PRODUCT, ELEMENT, NODE = 1.0, 25.0, 2e4
+PRODUCT, ELEMENT, NODE = 1.0, 25.0, 1.5e4
 # Between two segments: of a byte that is carried, a call of a session, a session that is opened.
-BYTE, CALL, SESSION = 3.0, 8e5, 6e8
+BYTE, CALL, SESSION = 9.0, 8e5, 1e8
 # Statistics: of a cell's multiply-add, an element of a row of dense inputs and of patches, a sample whose
 # patches are cut out.
-GRAM, DENSE, PATCH, IMAGE = 1.2, 300.0, 410.0, 4.8e6
+GRAM, DENSE, PATCH, IMAGE = 1.1, 350.0, 500.0, 3e6
 # Solving: of a layer, of a group, of the cells of a Gram times its rows, and more where the input drifted.
-LAYER, GROUP, CUBE, DRIFT = 3e8, 1.2e6, 4.3, 6.5
+LAYER, GROUP, CUBE, DRIFT = 3e8, 1e6, 4.5, 6.0
 # Of a Gram's cells times the columns for each start, and more where scales come in blocks; of a kick of each
 # weight.
-START, BLOCK, KICK = 1.9, 6.6, 680.0
+START, BLOCK, KICK = 1.6, 6.8, 670.0
 # Of a weight that is read, written and checked.
 CHECK = 5e3
 BASELINES = {"rtn": (0.0, 10.0), "gptq": (5.0, 20.0), "comq-paper": (0.0, 60.0)}

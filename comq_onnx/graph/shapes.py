@@ -72,7 +72,7 @@ def _follow(node: NodeProto, model: ModelProto, types: dict[str, TypeProto], val
             )
     if all(name in types for name in node.output if name):
         return
-    present = {name: types[name] for name in node.input if name in types}
+    present = {name: types.get(name, TypeProto()) for name in node.input if name}
     known = {name: numpy_helper.from_array(values[name], name) for name in present if name in values}
     try:
         schema = onnx.defs.get_schema(node.op_type, _opsets(model).get(node.domain, 1), node.domain)
