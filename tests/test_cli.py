@@ -135,6 +135,47 @@ def test_dry_run_writes_nothing(net: Path) -> None:
     assert sorted(net.parent.iterdir()) == before
 
 
+def test_dry_run_says_what_a_run_would_take(net: Path) -> None:
+    data = net.with_name("data.npz")
+    told = call(net, "--dry-run", "--calibration-data", data, "--batch-size", 4)
+    assert told.exit_code == 0
+    # 64 samples; fc1 reads the input, so the Add and the Relu and fc1 itself run, in both networks.
+    assert "quantized network's inputs: 96 node executions in 16 batches" in told.stdout
+    assert "nothing on disk" in told.stdout
+    assert "Time: about" in told.stdout
+    assert "unknown shapes" not in told.stdout
+    assert call(net, "-o", net.with_name("o.onnx"), "--calibration-data", data).exit_code == 0
+    size = int(told.stdout.split("-> about ")[-1].split()[0].replace(",", ""))
+    written = net.with_name("o.onnx").stat().st_size
+    assert 0 < written - size < 300  # how it was made is written into the file
+
+
+def test_dry_run_without_data_whose_shapes_can_be_guessed(net: Path) -> None:
+    told = call(net, "--dry-run", "--calibration-samples", 8)
+    assert "float network's inputs: 24 node executions in 8 batches" in told.stdout
+
+
+def test_dry_run_says_why_it_cannot_estimate(tmp_path: Path) -> None:
+    path = tmp_path / "wide.onnx"
+    onnx.save(
+        model("g (float[B,C,D,64] x) => (float[B,C,D,32] y) { y = MatMul(x, w) }", w=weight(64, 32)), path
+    )
+    told = call(path, "--dry-run")
+    assert told.exit_code == 0
+    assert "File: " in told.stdout
+    assert "No estimate of memory and time: " in told.stdout
+    assert "--calibration-shapes" in told.stdout
+    fed = call(path, "--dry-run", "--calibration-shapes", "x:1x2x3x64")
+    assert "Time: about" in fed.stdout
+
+
+def test_dry_run_finds_bad_data(net: Path) -> None:
+    np.savez(net.with_name("bad.npz"), x=np.ones((4, 63), np.float32))
+    refused = call(net, "--dry-run", "--calibration-data", net.with_name("bad.npz"))
+    assert refused.exit_code == 1
+    assert "bad.npz" in refused.stderr
+
+
 def test_names_that_look_like_markup_are_printed_as_they_are(net: Path) -> None:
     model_ = onnx.load(net)
     model_.graph.node[0].name, model_.graph.node[3].name = "block[bold]/fc1", "head[/x]"
