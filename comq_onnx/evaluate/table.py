@@ -170,7 +170,8 @@ def estimate_lines(estimate: Estimate, seconds: Mapping[str, float] | None) -> l
     else:
         kinds = ", ".join(f"{kind} {duration(spent)}" for kind, spent in seconds.items())
         lines.append(
-            f"Time: about {duration(sum(seconds.values()))} ({kinds}), give or take a factor of two, where nothing else runs."
+            f"Time: about {duration(sum(seconds.values()))} ({kinds}), where nothing else runs, "
+            "give or take a factor of two."
         )
     if estimate.unknown:
         lines.append(
