@@ -5,8 +5,8 @@
 `cost`: node executions in forward passes, and wall time over the parallel mode's (statistics and solve, the
 same recipe in the same process, in turns). `memory`: peak resident memory of whole runs on
 EfficientNet-Lite0 with 256 photographs at 224 x 224, without a limit and with two of them, each in a process
-of its own, and whether they write the same bytes. `ablation`: scores on test data of the parallel mode, of the
-quantized prefix alone, of the corrected target, and of what is off by default.
+of its own, and whether they write the same bytes. `ablation`: scores on test data of the parallel mode, the
+quantized prefix alone, the corrected target, and what is off by default.
 """
 
 import argparse

@@ -41,7 +41,9 @@ def walk(graph: GraphProto, layers: list[Layer]) -> list[Segment]:
     constants = {tensor.name for tensor in graph.initializer}
     live = {value.name for value in graph.input} - constants
     fed, made, ran, solved = set(live), set(), [], []
+    residuals = {tensor for segment in segments for tensor in segment.residuals.values()}
     read = {t for s in segments for n in s.nodes for t in reads_of(n)} | {layer.input for layer in layers}
+    read |= residuals
     names = {layer.name for layer in layers}
     dirty: set[str] = set()
     for at, segment in enumerate(segments):
@@ -60,6 +62,9 @@ def walk(graph: GraphProto, layers: list[Layer]) -> list[Segment]:
         assert set(segment.keeps) <= here
         assert set(segment.reads) <= live
         assert set(segment.last_reads) <= set(segment.reads)
+        for tensor in segment.residuals.values():
+            assert tensor in live | set(segment.keeps)
+            assert tensor in dirty
         for layer in segment.layers:
             assert layer.input in live | set(segment.keeps)
             assert not {layer.name} & {n.name for s in segments[: at + 1] for n in s.nodes}
@@ -71,12 +76,13 @@ def walk(graph: GraphProto, layers: list[Layer]) -> list[Segment]:
         live -= set(segment.frees)
         later = {t for s in segments[at + 1 :] for n in s.nodes for t in reads_of(n)}
         later |= {layer.input for s in segments[at + 1 :] for layer in s.layers}
+        later |= {tensor for s in segments[at + 1 :] for tensor in s.residuals.values()}
         assert later & (fed | made) <= live, "dropped although it is read again"
         assert live & read <= later, "kept although nobody reads it again"
     streamed = [layer for layer in layers if not layer.in_subgraph and layer.layout.kind != "gather"]
     assert sorted(solved) == sorted(layer.name for layer in streamed)
     assert len(ran) == len(set(ran)), "run twice"
-    assert set(ran) == needed(graph, {layer.input for layer in streamed})
+    assert set(ran) == needed(graph, {layer.input for layer in streamed} | residuals)
     return segments
 
 
