@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from comq_onnx.errors import ComqError
+from comq_onnx.interrupt import INTERRUPTED, held_back, leave, temporary_files_together, terminable
 from comq_onnx.recipe import BLOCK_SIZES, Recipe
 
 if TYPE_CHECKING:
@@ -88,6 +89,12 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 )
 @click.option("--threads", type=int, default=0, help="Same file for any number [default: all cores].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides what is sub-sampled.")
+@click.option(
+    "--resume",
+    type=FILE,
+    metavar="DIR",
+    help="Keep solved layers there; run again to go on where it stopped.",
+)
 @click.option("--report", "report_path", type=FILE, help="Write the report to this .json or .html file.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop before calibration.")
 @click.option(
@@ -99,6 +106,7 @@ def main(
     model: Path,
     output: Path | None,
     calibration_data: Path | None,
+    resume: Path | None,
     report_path: Path | None,
     dry_run: bool,
     strict: bool,
@@ -107,20 +115,27 @@ def main(
 ) -> None:
     """Quantize the weights of an ONNX MODEL after training, without backpropagation.
 
-    Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 --strict not met.
+    Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 --strict not met,
+    130 interrupted.
     """
+    path = output or default_output(model, options["weights"])
+    before = identity(path)
     try:
         recipe = Recipe(**as_recipe(options))
         if dry_run:
             show_plan(model, calibration_data, recipe)
             return
         check_report_path(report_path)
-        report = run(model, output or default_output(model, recipe), calibration_data, recipe, quiet)
+        with terminable(), temporary_files_together():
+            report = run(model, path, calibration_data, (recipe, resume), quiet)
         if report_path:
             write_report(report, report_path)
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)
         sys.exit(FAILED)
+    except KeyboardInterrupt:
+        click.echo(f"comq-onnx: {interrupted(path, before, resume)}", err=True)
+        leave(INTERRUPTED)
     if strict and report.blemishes:
         click.echo(f"comq-onnx: --strict: {'; '.join(report.blemishes)}", err=True)
         sys.exit(STRICT)
@@ -133,8 +148,25 @@ def as_recipe(options: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def default_output(model: Path, recipe: Recipe) -> Path:
-    return model.with_name(f"{model.stem}_{recipe.weights}.onnx")
+def default_output(model: Path, weights: str) -> Path:
+    return model.with_name(f"{model.stem}_{weights}.onnx")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that was there before; None for no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def interrupted(output: Path, before: tuple[int, int] | None, resume: Path | None) -> str:
+    """What an interrupt came to, in one line."""
+    if identity(output) != before:
+        return f"interrupted; {output} is written."
+    again = f"; run again with --resume {resume} to go on" if resume else ""
+    return f"interrupted; nothing was written{again}."
 
 
 def write_report(report: "Report", path: Path) -> None:
@@ -143,7 +175,8 @@ def write_report(report: "Report", path: Path) -> None:
 
     text = page(report) if path.suffix == ".html" else json.dumps(report.as_dict(), indent=1) + "\n"
     try:
-        path.write_text(text, encoding="utf-8")
+        with held_back():
+            path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ComqError(
             f"the report cannot be written ({error.strerror})",
@@ -165,18 +198,21 @@ def check_report_path(path: Path | None) -> None:
         raise ComqError("the report's folder does not exist", where=f"--report {path}", fix="create it first")
 
 
-def run(model: Path, output: Path, data: Path | None, recipe: Recipe, quiet: bool) -> "Report":
-    """Quantize with progress on stderr, then the table on stdout."""
+def run(
+    model: Path, output: Path, data: Path | None, how: tuple[Recipe, Path | None], quiet: bool
+) -> "Report":
+    """Quantize with progress on stderr, then the table on stdout; `how` is the recipe and --resume."""
     from rich.console import Console
 
     from comq_onnx import pipeline
     from comq_onnx.evaluate.table import print_report
     from comq_onnx.progress import shown_on
 
+    recipe, resume = how
     if quiet:
-        return pipeline.quantize(model, output, data, recipe)
+        return pipeline.quantize(model, output, data, recipe, resume=resume)
     with shown_on(Console(stderr=True)) as progress:
-        report = pipeline.quantize(model, output, data, recipe, progress)
+        report = pipeline.quantize(model, output, data, recipe, progress, resume)
     print_report(report, wide_console())
     return report
 

@@ -9,7 +9,9 @@ from comq_onnx.layerwise import Solved, solve_layers
 from comq_onnx.planning import Opened, Progress, choose_grids, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Solution
+from comq_onnx.resume import Journal
 from comq_onnx.stats.collect import Collected, collect
+from comq_onnx.workload import Meter, work_to_solve
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,29 @@ def survey(opened: Opened, recipe: Recipe, progress: Progress = silent) -> Surve
     return Survey(opened, collected)
 
 
-def solve_all(survey_: Survey, recipe: Recipe, progress: Progress = silent) -> Solved:
-    """Codes, scales and biases of every layer."""
+def solve_all(
+    survey_: Survey, recipe: Recipe, progress: Progress = silent, journal: Journal | None = None
+) -> Solved:
+    """Codes, scales and biases of every layer that `journal` does not hold; it is given them."""
     plan = survey_.opened.plan
     model, engine = load(plan.prepared), open_engine(recipe.device, recipe.threads)
     grids, _ = choose_grids(plan.layers, recipe)
     solutions: dict[str, Solution] = {}
     seconds: dict[str, float] = {}
-    progress("solve", 0, len(plan.layers))
+    for layer in plan.layers:
+        if journal and (found := journal.get(layer.name)):
+            solutions[layer.name], _, seconds[layer.name] = found
+    missing = [layer for layer in plan.layers if layer.name not in solutions]
+    solve_work = {layer.name: work_to_solve(layer.layout, recipe) for layer in missing}
+    meter = Meter(partial(progress, "solve"), sum(solve_work.values()))
 
     def keep(name: str, solution: Solution, spent: float) -> None:
         solutions[name], seconds[name] = solution, spent
-        progress("solve", len(solutions), len(plan.layers))
+        if journal:
+            journal.put(name, solution, None, spent)
+        meter.add(solve_work[name])
 
-    solve_layers(model, plan.layers, survey_.collected.stats, grids, (recipe, engine), keep)
+    solve_layers(model, missing, survey_.collected.stats, grids, (recipe, engine), keep)
+    meter.finish()
     ordered = {layer.name: solutions[layer.name] for layer in plan.layers}
     return Solved(ordered, seconds, survey_.collected.notes)

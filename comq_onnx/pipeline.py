@@ -17,11 +17,13 @@ from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.graph.cut import refusal
 from comq_onnx.graph.io import load, move_into_place, save, to_proto
 from comq_onnx.graph.share import share_equal_weights
+from comq_onnx.interrupt import held_back, temporary_folder
 from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import Opened, Progress, choose_grids, describe, open_run, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import LayerReport, Solution
+from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
 from comq_onnx.sequential import march
 from comq_onnx.targets import TARGETS
@@ -48,6 +50,7 @@ def quantize(
     data: Any = None,
     recipe: Recipe | None = None,
     progress: Progress = silent,
+    resume: str | Path | None = None,
 ) -> Report:
     """Quantize `model` and write it to `output`, unless the result fails a check that makes it unusable.
 
@@ -64,6 +67,8 @@ def quantize(
         How to quantize; ``Recipe()`` is the advice of the tool.
     progress
         Called with ``(stage, done, total)``.
+    resume
+        A folder to keep solved layers in, and to take them from where an earlier run was broken off.
 
     Raises
     ------
@@ -72,31 +77,40 @@ def quantize(
     """
     recipe, started = recipe or Recipe(), time.monotonic()
     path = check_output(model, Path(output))
+    folder = None if resume is None else check_folder(Path(resume))
     opened = open_run(model, data, recipe, progress)
-    solved = solve_model(opened, recipe, progress)
+    journal = None if folder is None else open_journal(folder, opened, recipe)
+    solved = solve_model(opened, recipe, progress, journal)
     outcome = write(opened, solved, recipe)
-    with tempfile.TemporaryDirectory(prefix=".comq-", dir=path.parent) as scratch:
-        draft = Path(scratch) / path.name
+    with temporary_folder(".comq-", path.parent) as scratch:
+        draft = scratch / path.name
         written = save(outcome.model, draft)
         progress("verify", 0, 1)
         checks = verify_written(draft, opened, outcome, recipe)
         progress("verify", 1, 1)
-        files = move_into_place(written, path.parent)
+        with held_back():  # of two files, both or none
+            files = move_into_place(written, path.parent)
     return make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
 
 
-def solve_model(opened: Opened, recipe: Recipe, progress: Progress = silent) -> Solved:
+def solve_model(
+    opened: Opened, recipe: Recipe, progress: Progress = silent, journal: Journal | None = None
+) -> Solved:
     """Solve every layer: one after the other on the quantized network's inputs, or all on the float one's."""
     inputs, why = inputs_for(opened, recipe)
     if inputs == "quantized":
         try:
-            return march(opened, recipe, progress)
+            solved = march(opened, recipe, progress, journal=journal)
         except NotPairedError as error:
             if recipe.inputs == "quantized":
                 raise
-            why = (PARALLEL + error.what,)
-    solved = solve_all(survey(opened, recipe, progress), recipe, progress)
-    return replace(solved, notes=(*why, *solved.notes))
+            inputs, why = "float", (PARALLEL + error.what,)
+            if journal:
+                journal.clear()
+    if inputs == "float":
+        solved = solve_all(survey(opened, recipe, progress), recipe, progress, journal)
+    taken = journal.note(len(opened.plan.layers)) if journal else ()
+    return replace(solved, notes=(*why, *taken, *solved.notes))
 
 
 def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:

@@ -6,16 +6,18 @@ The graph is cut at the inputs of its layers (`graph.cut`) and two networks are 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from comq_onnx.backends.engine import open_engine
-from comq_onnx.graph.cut import Segment, streamed
+from comq_onnx.graph.cut import streamed
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.layerwise import Solved, solve_layers
 from comq_onnx.planning import Opened, Progress, choose_grids, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, Solution
+from comq_onnx.resume import Journal
 from comq_onnx.run.session import SessionOptions
 from comq_onnx.run.stream import Stream
 from comq_onnx.run.tapped import graph_inputs
@@ -25,28 +27,40 @@ from comq_onnx.stats.mask import mask_input
 from comq_onnx.stats.memory import memory_limit
 from comq_onnx.stats.pairs import collect_pairs
 from comq_onnx.stats.taps import Sampling
+from comq_onnx.workload import Meter, Workload, estimate, output_shapes
 
 
-def march(opened: Opened, recipe: Recipe, progress: Progress = silent, correct: bool = True) -> Solved:
+def march(
+    opened: Opened,
+    recipe: Recipe,
+    progress: Progress = silent,
+    correct: bool = True,
+    journal: Journal | None = None,
+) -> Solved:
     """Solve every layer on the quantized network's inputs.
 
     With `correct` off the float network's inputs are not looked at: codes are solved for the float weights.
+    Layers that `journal` holds are not solved again, nor is what they see summed; it is given the others.
     """
-    return March(opened, recipe, progress, correct).run()
+    return March(opened, recipe, progress, correct, journal).run()
 
 
 class March:
     """One walk through the model: what is known so far, and the steps it is made of."""
 
-    def __init__(self, opened: Opened, recipe: Recipe, progress: Progress, correct: bool) -> None:
+    def __init__(
+        self, opened: Opened, recipe: Recipe, progress: Progress, correct: bool, journal: Journal | None
+    ) -> None:
         self._plan, self._calibration = opened.plan, opened.calibration
-        self._recipe, self._progress, self._correct = recipe, progress, correct
+        self._recipe, self._told, self._correct = recipe, partial(progress, "solve"), correct
+        self._journal = journal
         self._model, self._engine = load(opened.plan.prepared), open_engine(recipe.device, recipe.threads)
         self._grids, _ = choose_grids(opened.plan.layers, recipe)
         wide = widen(to_proto(self._model))
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)
         self._limit = memory_limit(recipe.memory_gib)
         options = SessionOptions(threads=self._engine.threads, device=recipe.run_device)
+        self._shapes = output_shapes(wide, opened.plan.layers, self._calibration)
         self._stream = Stream(wide, opened.plan.layers, self._calibration, options, self._limit // 2)
         self._solutions: dict[str, Solution] = {}
         self._seconds: dict[str, float] = {}
@@ -56,15 +70,20 @@ class March:
     def run(self) -> Solved:
         """All layers in order; those that see no activations come first."""
         layers = self._plan.layers
-        self._progress("solve", 0, len(layers))
+        self._take()
+        self._work = self._estimate()
+        self._meter = Meter(self._told, self._work.total)
         blind = [layer for layer in layers if not streamed(layer)]
         self._solve(blind, dict.fromkeys(layer.name for layer in blind))
         masks = self._masks()
-        for segment in self._stream.segments:
-            self._stream.run(segment)
-            if segment.layers:
-                self._solve(segment.layers, self._statistics(segment, masks))
+        for segment, forward in zip(self._stream.segments, self._work.forward, strict=True):
+            if len(self._solutions) == len(layers):
+                break
+            self._stream.run(segment, on_batch=partial(self._meter.add, forward / self._stream.batches))
+            if missing := self._missing(segment.layers):
+                self._solve(missing, self._statistics(missing, masks))
             self._stream.free(segment.frees)
+        self._meter.finish()
         ordered = {layer.name: self._solutions[layer.name] for layer in layers}
         notes = notes_on(layers, self._seen, self._mask, self._calibration)
         stream = self._stream
@@ -75,11 +94,30 @@ class March:
         batches = self._calibration.batches() if self._mask else ()
         return [np.asarray(batch[self._mask]) != 0 for batch in batches]
 
-    def _statistics(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, InputStats | None]:
-        """What the layers of a segment see, by layer."""
+    def _take(self) -> None:
+        """Layers that an earlier run has solved: the quantized network computes with them from the start."""
+        for layer in self._plan.layers:
+            if self._journal and (found := self._journal.get(layer.name)):
+                solution, drift, self._seconds[layer.name] = found
+                self._solutions[layer.name] = solution
+                self._stream.quantize(layer.name, solution)
+                if streamed(layer):
+                    self._drift[layer.name] = drift or 0.0
+                    self._seen |= set() if drift is None else {layer.name}
+
+    def _missing(self, layers: Sequence[Layer]) -> list[Layer]:
+        return [layer for layer in layers if layer.name not in self._solutions]
+
+    def _estimate(self) -> Workload:
+        missing = self._missing(self._plan.layers)
+        return estimate(self._stream.segments, missing, self._shapes, self._calibration, self._recipe)
+
+    def _statistics(self, layers: Sequence[Layer], masks: list[np.ndarray]) -> dict[str, InputStats | None]:
+        """What layers of one segment see, by layer."""
         sampling = Sampling(self._recipe.seed, self._calibration.samples)
         how = (self._engine, self._limit // 2)
-        stats = collect_pairs(self._stream, segment, sampling, masks, how)
+        stats = collect_pairs(self._stream, (layers, segment.residuals), sampling, masks, how)
+        self._meter.add(sum(self._work.statistics[layer.name] for layer in layers))
         self._seen |= {name for name, found in stats.items() if found}
         self._drift |= {name: s.drift.energy if s and s.drift else 0.0 for name, s in stats.items()}
         return stats if self._correct else {name: s and _without_drift(s) for name, s in stats.items()}
@@ -90,7 +128,10 @@ class March:
         def keep(name: str, solution: Solution, spent: float) -> None:
             self._solutions[name], self._seconds[name] = solution, spent
             self._stream.quantize(name, solution)
-            self._progress("solve", len(self._solutions), len(self._plan.layers))
+            if self._journal:
+                drift = self._drift[name] if name in self._seen else None
+                self._journal.put(name, solution, drift, spent)
+            self._meter.add(self._work.solve[name])
 
         solve_layers(self._model, layers, stats, self._grids, (self._recipe, self._engine), keep)
 

@@ -37,8 +37,15 @@ class Engine:
         if self.threads == 1 or len(todo) < 2:
             yield from map(function, todo)
             return
-        with ThreadPoolExecutor(self.threads) as pool:
+        pool, wait = ThreadPoolExecutor(self.threads), True
+        try:
             yield from pool.map(function, todo)
+        except KeyboardInterrupt:
+            # Who interrupts does not want to wait for the layers that are being solved.
+            wait = False
+            raise
+        finally:
+            pool.shutdown(wait, cancel_futures=True)
 
 
 GPU_CELLS = 1 << 24

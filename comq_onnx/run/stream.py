@@ -3,7 +3,7 @@
 What no quantized layer has touched is run and kept once for both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -84,10 +84,15 @@ class Stream:
         self._replaced[layer.weight] = numpy_helper.from_array(values.astype(dtype), layer.weight)
         self._solutions[name] = solution
 
-    def run(self, segment: Segment, extra: Iterable[str] = ()) -> None:
+    def run(
+        self,
+        segment: Segment,
+        extra: Iterable[str] = (),
+        on_batch: Callable[[], object] | None = None,
+    ) -> None:
         """Run the nodes of a segment on all batches, in both networks unless they agree there.
 
-        `extra` names tensors to keep besides; who asks for them drops them.
+        `extra` names tensors to keep besides; who asks for them drops them. `on_batch` is called after each.
         """
         networks = (BOTH,) if segment.shared else (FLOAT, QUANTIZED)
         keeps = list(dict.fromkeys((*segment.keeps, *extra)))
@@ -101,6 +106,8 @@ class Stream:
                         self._put(name, batch, network, value)
                 for name in segment.last_reads:
                     self._drop(name, batch)
+                if on_batch:
+                    on_batch()
             self.node_runs += len(segment.nodes) * len(networks) * self.batches
 
     def value(self, name: str, batch: int, network: str) -> np.ndarray:
