@@ -60,7 +60,6 @@ class March:
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)
         self._limit = memory_limit(recipe.memory_gib)
         options = SessionOptions(threads=self._engine.threads, device=recipe.run_device)
-        self._shapes = output_shapes(wide, opened.plan.layers, self._calibration)
         self._stream = Stream(wide, opened.plan.layers, self._calibration, options, self._limit // 2)
         self._solutions: dict[str, Solution] = {}
         self._seconds: dict[str, float] = {}
@@ -110,7 +109,10 @@ class March:
 
     def _estimate(self) -> Workload:
         missing = self._missing(self._plan.layers)
-        return estimate(self._stream.segments, missing, self._shapes, self._calibration, self._recipe)
+        options = SessionOptions(threads=self._engine.threads, device=self._recipe.run_device)
+        wide = widen(to_proto(self._model))
+        shapes = output_shapes(wide, self._plan.layers, self._calibration, options) if missing else {}
+        return estimate(self._stream.segments, missing, shapes, self._calibration, self._recipe)
 
     def _statistics(self, layers: Sequence[Layer], masks: list[np.ndarray]) -> dict[str, InputStats | None]:
         """What layers of one segment see, by layer."""

@@ -7,29 +7,28 @@ halves are ``K K`` each), and a multiple of ``K^2 M`` to solve.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
-import onnx
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
-from comq_onnx.graph.cut import Segment
-from comq_onnx.graph.tensors import stored_bytes
+from comq_onnx.errors import ComqError
+from comq_onnx.graph.cut import Segment, streamed
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Layout
 from comq_onnx.run.data import Calibration
+from comq_onnx.run.session import SessionOptions, open_session
+from comq_onnx.run.tapped import SHAPE_PREFIX, TappedModel, graph_inputs
 from comq_onnx.stats.patches import POSITIONS
 from comq_onnx.stats.taps import ROWS_PER_INPUT, taps_of
 
 STEPS = 1000
 """Steps of a bar: fine enough to see it move, few enough to cost nothing."""
-SWEEPS = {"rtn": 3, "gptq": 10, "comq-paper": 20, "comq": 100}
+SWEEPS = {"rtn": 2, "gptq": 5, "comq-paper": 10, "comq": 30}
 """Products ``K^2 M`` of a solver, those of its slower loops counted as several."""
 EFFORTS = {"fast": 0.5, "normal": 1.0, "max": 6.0}
-NODE = 50_000
-"""What it takes to start one node, however little it computes."""
-SMALL = 1024
-"""Bytes of a constant up to which it may be a shape."""
+NODE, TAP, LAYER = 1e5, 1e6, 5e7
+"""What takes its time however small it is: to start a node, to gather a batch's rows, to solve a layer."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -96,7 +95,7 @@ def estimate(
         rows = batches * _rows(layer, shapes)
         if tap.geometry is not None:
             rows = min(rows, samples * max(POSITIONS, ROWS_PER_INPUT * tap.rows // max(samples, 1)))
-        statistics[layer.name] = float(2 * rows * tap.groups * tap.rows**2)
+        statistics[layer.name] = TAP * batches + 2 * rows * tap.groups * tap.rows**2
     return Workload(tuple(forward), statistics, {la.name: work_to_solve(la.layout, recipe) for la in missing})
 
 
@@ -105,31 +104,31 @@ def work_to_solve(layout: Layout, recipe: Recipe) -> float:
     if layout.kind == "gather":
         return float(layout.groups * layout.rows * layout.cols)
     effort = EFFORTS[recipe.effort] if recipe.solver == "comq" else 1.0
-    return SWEEPS[recipe.solver] * effort * layout.groups * layout.rows**2 * layout.cols
+    return LAYER + SWEEPS[recipe.solver] * effort * layout.groups * layout.rows**2 * layout.cols
 
 
-def output_shapes(model: ModelProto, layers: Iterable[Layer], calibration: Calibration) -> Shapes:
-    """Shapes of the layers' outputs on the first batch, as far as they can be told without running it."""
-    light = ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(model.opset_import)
-    graph = light.graph
-    graph.name = model.graph.name
-    graph.node.extend(model.graph.node)
-    for tensor in model.graph.initializer:
-        if stored_bytes(tensor) <= SMALL:
-            graph.initializer.add().CopyFrom(tensor)
-        else:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    for batch in islice(calibration.batches(), 1):
-        for value in model.graph.input:
-            if value.name in batch:
-                kind = value.type.tensor_type.elem_type
-                graph.input.append(helper.make_tensor_value_info(value.name, kind, batch[value.name].shape))
-    wanted = {layer.output for layer in layers}
-    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    found = {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
-    shapes = {name: tuple(d.dim_value for d in found[name]) for name in wanted & found.keys()}
-    return {name: shape for name, shape in shapes.items() if all(shape)}
+def output_shapes(
+    model: ModelProto, layers: Iterable[Layer], calibration: Calibration, options: SessionOptions
+) -> Shapes:
+    """Shapes of the layers' outputs, from running the model on the first batch.
+
+    Shape inference alone does not get through what exporters make of a dynamic axis. A model that does not
+    run has no shapes here: it is refused with its reason where it is run in earnest.
+
+    `model` is changed; see `TappedModel`.
+    """
+    names = [layer.output for layer in layers if streamed(layer)]
+    if not names:
+        return {}
+    tapped = TappedModel(model).with_shapes(names)
+    try:
+        session = open_session(tapped, replace(options, optimize=False))
+        for batch in islice(calibration.batches(), 1):
+            found = session.run({name: batch[name] for name in graph_inputs(tapped) if name in batch})
+            return {name: tuple(found[SHAPE_PREFIX + name].tolist()) for name in names}
+    except ComqError:
+        pass
+    return {}
 
 
 def _rows(layer: Layer, shapes: Shapes) -> float:

@@ -44,7 +44,7 @@ def test_the_plain_form(net: Path) -> None:
     assert out.stat().st_size < 0.5 * net.stat().st_size
     for words in ("fc1", "fc2", "int4", "->", "2 weights quantized, 0 kept float", "data.npz", str(out)):
         assert words in done.stdout
-    assert "solve 2/2" in done.stderr
+    assert "solve 100 %" in done.stderr
 
 
 def test_the_output_has_a_default_name(net: Path) -> None:
