@@ -30,6 +30,7 @@ EFFORTS = {"fast": 0.5, "normal": 1.0, "max": 6.0}
 NODE, TAP, LAYER = 1e5, 1e6, 5e7
 """What takes its time however small it is: to start a node, to gather a batch's rows, to solve a layer."""
 
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
