@@ -79,12 +79,13 @@ def trial(command: Command, at: int, unbroken: float, rng: random.Random) -> boo
     name, story = f"trial-{at}", []
     for again in range(1 + at % 2):
         part = rng.uniform(0.1, 0.9)
-        while broken(command, name, signal.SIGKILL, part * unbroken)[0] is None and not again:
+        code, _ = broken(command, name, signal.SIGKILL, part * unbroken)
+        while code is None and not again:
             part *= 0.7  # the machine was busier when the unbroken run was timed
             shutil.rmtree(command.room / f"{name}-layers")
-        story.append(
-            f"killed{' again' * again} at {part:.0%}, {command.layers(f'{name}-layers')} layers kept"
-        )
+            code, _ = broken(command, name, signal.SIGKILL, part * unbroken)
+        how = "done before the kill" if code is None else f"killed{' again' * again}"
+        story.append(f"{how} at {part:.0%}, {command.layers(f'{name}-layers')} layers kept")
     command.finish(command.start(name, f"{name}-layers"))
     same = command.files(name) == command.files("unbroken")
     print(f"trial {at}: {'; '.join(story)}; {'the same file' if same else 'ANOTHER FILE'}", flush=True)
