@@ -128,8 +128,8 @@ def main(
         check_report_path(report_path)
         with terminable(), temporary_files_together():
             report = run(model, path, calibration_data, (recipe, resume), quiet)
-        if report_path:
-            write_report(report, report_path)
+            if report_path:
+                write_report(report, report_path)
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)
         sys.exit(FAILED)
