@@ -110,8 +110,9 @@ class Recipe:
         return {f.name: asdict(self)[f.name] for f in fields(self) if getattr(self, f.name) != f.default}
 
     def as_json(self) -> str:
-        """`as_dict` on one line, for a model's metadata; without `threads`, which change no file."""
-        return json.dumps({k: v for k, v in self.as_dict().items() if k != "threads"}, sort_keys=True)
+        """`as_dict` on one line, for a model's metadata; without what changes no file."""
+        telling = {k: v for k, v in self.as_dict().items() if k not in ("threads", "memory_gib")}
+        return json.dumps(telling, sort_keys=True)
 
 
 def _flag(name: str) -> str:

@@ -110,6 +110,12 @@ class Journal:
         values = packed.getvalue()
         self._write(self._path(name), hashlib.sha256(values).digest() + values)
 
+    def clear(self) -> None:
+        """Forget all layers: they are to be solved in another way."""
+        for path in self._folder.glob("*.layer"):
+            path.unlink()
+        self._taken.clear()
+
     def note(self, layers: int) -> tuple[str, ...]:
         """What the user is told of `layers` layers, some of which were not solved anew."""
         if not self._taken:

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from comq_onnx.backends.engine import open_engine
-from comq_onnx.graph.cut import streamed
+from comq_onnx.graph.cut import Segment, streamed
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.layerwise import Solved, solve_layers
 from comq_onnx.planning import Opened, Progress, choose_grids, silent
@@ -80,7 +80,7 @@ class March:
                 break
             self._stream.run(segment, on_batch=partial(self._meter.add, forward / self._stream.batches))
             if missing := self._missing(segment.layers):
-                self._solve(missing, self._statistics(missing, masks))
+                self._solve(missing, self._statistics(replace(segment, layers=tuple(missing)), masks))
             self._stream.free(segment.frees)
         self._meter.finish()
         ordered = {layer.name: self._solutions[layer.name] for layer in layers}
@@ -114,12 +114,12 @@ class March:
         shapes = output_shapes(wide, self._plan.layers, self._calibration, options) if missing else {}
         return estimate(self._stream.segments, missing, shapes, self._calibration, self._recipe)
 
-    def _statistics(self, layers: Sequence[Layer], masks: list[np.ndarray]) -> dict[str, InputStats | None]:
-        """What layers of one segment see, by layer."""
+    def _statistics(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, InputStats | None]:
+        """What the layers of a segment see, by layer."""
         sampling = Sampling(self._recipe.seed, self._calibration.samples)
         how = (self._engine, self._limit // 2)
-        stats = collect_pairs(self._stream, (layers, segment.residuals), sampling, masks, how)
-        self._meter.add(sum(self._work.statistics[layer.name] for layer in layers))
+        stats = collect_pairs(self._stream, segment, sampling, masks, how)
+        self._meter.add(sum(self._work.statistics[layer.name] for layer in segment.layers))
         self._seen |= {name for name, found in stats.items() if found}
         self._drift |= {name: s.drift.energy if s and s.drift else 0.0 for name, s in stats.items()}
         return stats if self._correct else {name: s and _without_drift(s) for name, s in stats.items()}

@@ -56,7 +56,7 @@ def summed_at_once(segments: Sequence[Segment], limit: int) -> int:
     """Most bytes of sums at a time where each segment is summed by itself, within `limit` where that goes."""
     most = 0
     for segment in segments:
-        needs = [sum_bytes(tap, np, drifting=True) for tap in taps_of(segment.layers)]
+        needs = [sum_bytes(tap, np, drifting=True) for tap in taps_of(segment.layers, segment.residuals)]
         most = max(most, min(sum(needs), max(limit, *needs)) if needs else 0)
     return most
 

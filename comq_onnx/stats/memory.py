@@ -5,14 +5,30 @@ from pathlib import Path
 from typing import Any
 
 MEMINFO = Path("/proc/meminfo")
+STATM = Path("/proc/self/statm")
 CGROUP = Path("/sys/fs/cgroup")
 UNKNOWN = 4 << 30
 """Assumed where the system does not say."""
 
 
 def memory_limit(gib: float) -> int:
-    """Bytes for statistics and activations: `gib`, or half of what is available where it is 0."""
-    return int(gib * (1 << 30)) if gib > 0 else available_memory() // 2
+    """Bytes for statistics and activations: what `gib` leaves beside what the process holds already.
+
+    A quarter of `gib` at least; half of what is available where it is 0.
+    """
+    if gib <= 0:
+        return available_memory() // 2
+    whole = int(gib * (1 << 30))
+    return max(whole - resident(), whole // 4)
+
+
+def resident() -> int:
+    """Bytes of memory that the process holds; 0 where the system does not say."""
+    try:
+        pages = STATM.read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def device_memory_limit(cupy: Any, gib: float) -> int:

@@ -5,8 +5,14 @@ from types import SimpleNamespace
 from comq_onnx.stats import memory
 
 
-def test_the_users_limit_counts():
-    assert memory.memory_limit(1.5) == 3 << 29
+def test_the_users_limit_counts(monkeypatch):
+    for held, left in ((0, 3 << 29), (1 << 30, 1 << 29), (1 << 40, 3 << 27)):
+        monkeypatch.setattr(memory, "resident", lambda held=held: held)
+        assert memory.memory_limit(1.5) == left
+
+
+def test_what_the_process_holds_is_plausible():
+    assert 1 << 22 < memory.resident() < 1 << 40
 
 
 def test_half_of_what_is_available_otherwise(monkeypatch):
@@ -28,6 +34,8 @@ def test_a_container_is_held_to_its_limit(tmp_path, monkeypatch):
 
 
 def test_systems_without_proc(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "STATM", tmp_path / "nothing")
+    assert memory.resident() == 0
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     assert memory.available_memory() > 1 << 20
