@@ -287,6 +287,8 @@ def _ort_options(options: SessionOptions) -> onnxruntime.SessionOptions:
     chosen.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     chosen.intra_op_num_threads = options.threads
     chosen.inter_op_num_threads = 1
+    # Between two runs there is other work for the cores than to wait for the next.
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = onnxruntime.GraphOptimizationLevel
     chosen.graph_optimization_level = level.ORT_ENABLE_ALL if options.optimize else level.ORT_DISABLE_ALL
     chosen.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1" if options.exact else "4")

@@ -129,8 +129,12 @@ class HalfSum:
         stats = gram.stats() if gram else None
         if not stats or not cross:
             return stats
-        drift = Drift(*cross.moments(), *(residual.moments()[:2] if residual else ()))
-        return replace(stats, drift=drift)
+        mean, moment, gap = cross.moments()
+        # E||x||^2 = E||x'||^2 + 2 E[(x - x')^T x'] + E||x - x'||^2
+        diagonals = np.einsum("gkk->", stats.gram) + 2 * np.einsum("gkk->", moment)
+        total = float(diagonals) + gap
+        beside = residual.moments()[:2] if residual else ()
+        return replace(stats, drift=Drift(mean, moment, gap / total if total > 0 else 0.0, *beside))
 
     @property
     def _cut(self) -> int:

@@ -40,7 +40,7 @@ def agrees(got: Drift, rows: np.ndarray, gaps: np.ndarray, tolerance: float = 1e
     centred = got.cross - got.mean[:, :, None] * mean[:, None, :]
     wanted = (gaps - gap_mean[:, None]).swapaxes(1, 2) @ (rows - mean[:, None]) / count
     full = gaps.swapaxes(1, 2) @ rows / count
-    energy = (gaps**2).sum() / ((rows + gaps) ** 2).sum()
+    energy = (gaps**2).sum() / count
     return (
         got.cross.dtype == got.mean.dtype == np.float64
         and np.abs(got.mean - gap_mean).max() <= 1e-6 * (gaps.std() + np.abs(gap_mean).max())
