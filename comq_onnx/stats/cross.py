@@ -3,8 +3,8 @@
 The same for ``(r - r') x'^T``, r what the output of the layer is added to.
 
 Chunks as in `stats.gram`: a product in float32 after means of the first chunk are taken out and very large or
-small values are divided by a power of two, a sum in float64. The difference is summed and not x itself: it is small beside
-x, and would be lost in its rounding.
+small values are divided by a power of two, a sum in float64. The difference is summed and not x itself: it is
+small beside x, and would be lost in its rounding.
 """
 
 from typing import Any
