@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from comq_onnx.backends.engine import open_engine
+from comq_onnx.evaluate.work import solving
 from comq_onnx.graph.io import load
 from comq_onnx.layerwise import Solved, solve_layers
+from comq_onnx.meter import Meter
 from comq_onnx.planning import Opened, Progress, choose_grids, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Solution
 from comq_onnx.resume import Journal
 from comq_onnx.stats.collect import Collected, collect
-from comq_onnx.workload import Meter, work_to_solve
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def solve_all(
         if journal and (found := journal.get(layer.name)):
             solutions[layer.name], _, seconds[layer.name] = found
     missing = [layer for layer in plan.layers if layer.name not in solutions]
-    solve_work = {layer.name: work_to_solve(layer.layout, recipe) for layer in missing}
+    solve_work = {la.name: solving(la, grids[la.name], recipe, drifting=False) for la in missing}
     meter = Meter(partial(progress, "solve"), sum(solve_work.values()))
 
     def keep(name: str, solution: Solution, spent: float) -> None:

@@ -11,9 +11,11 @@ from functools import partial
 import numpy as np
 
 from comq_onnx.backends.engine import open_engine
+from comq_onnx.evaluate.estimate import Steps, steps_of
 from comq_onnx.graph.cut import Segment, streamed
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.layerwise import Solved, solve_layers
+from comq_onnx.meter import Meter
 from comq_onnx.planning import Opened, Progress, choose_grids, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, Solution
@@ -27,7 +29,6 @@ from comq_onnx.stats.mask import mask_input
 from comq_onnx.stats.memory import memory_limit
 from comq_onnx.stats.pairs import collect_pairs
 from comq_onnx.stats.taps import Sampling
-from comq_onnx.workload import Meter, Workload, estimate, output_shapes
 
 
 def march(
@@ -107,12 +108,10 @@ class March:
     def _missing(self, layers: Sequence[Layer]) -> list[Layer]:
         return [layer for layer in layers if layer.name not in self._solutions]
 
-    def _estimate(self) -> Workload:
-        missing = self._missing(self._plan.layers)
-        options = SessionOptions(threads=self._engine.threads, device=self._recipe.run_device)
-        wide = widen(to_proto(self._model))
-        shapes = output_shapes(wide, self._plan.layers, self._calibration, options) if missing else {}
-        return estimate(self._stream.segments, missing, shapes, self._calibration, self._recipe)
+    def _estimate(self) -> Steps:
+        layers = self._plan.layers
+        missing = self._missing(layers)
+        return steps_of(self._plan.prepared, layers, missing, self._grids, self._calibration, self._recipe)
 
     def _statistics(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, InputStats | None]:
         """What the layers of a segment see, by layer."""

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 
+from comq_onnx.meter import STEPS, Meter
 from comq_onnx.progress import Lines, in_words
-from comq_onnx.workload import STEPS, Meter
 
 UNITS = {"s": 1, "min": 60, "h": 3600}
 

@@ -106,6 +106,45 @@ def estimate(
     return _sequential(job) if inputs == "quantized" else _parallel(job)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Work by what is done, in one unit: what a progress bar of a sequential run counts."""
+
+    forward: tuple[float, ...]
+    """By segment: to run it on all batches"""
+    statistics: Mapping[str, float]
+    """By layer; layers that share their sums have them counted once"""
+    solve: Mapping[str, float]
+    """By layer"""
+
+    @property
+    def total(self) -> float:
+        return sum(self.forward) + sum(self.statistics.values()) + sum(self.solve.values())
+
+
+def steps_of(
+    prepared: onnx.ModelProto,
+    layers: Sequence[Layer],
+    missing: Sequence[Layer],
+    grids: Mapping[str, Grid],
+    calibration: Calibration,
+    recipe: Recipe,
+) -> Steps:
+    """The work of solving `missing` one after the other; of the segments behind the last of them, nothing."""
+    model, names = widen(prepared), {layer.name for layer in missing}
+    shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
+    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
+    segments = cut(model.graph, layers)
+    last = max((i for i, s in enumerate(segments) if any(la.name in names for la in s.layers)), default=-1)
+    forward = tuple(sum(_forward(s, job)) if i <= last else 0.0 for i, s in enumerate(segments))
+    statistics = dict.fromkeys(names, 0.0)
+    for segment in segments:
+        for tap in taps_of([layer for layer in segment.layers if layer.name in names]):
+            statistics[tap.layers[0]] = sum(job.statistics([tap], drifting=True))
+    solve = {layer.name: solving(layer, grids[layer.name], recipe, drifting=True) for layer in missing}
+    return Steps(forward, statistics, solve)
+
+
 def middle_batch(calibration: Calibration) -> Batch:
     """The batch whose elements are nearest to the mean in number; synthetic ones are all alike."""
     count = 1 if calibration.synthetic else None
