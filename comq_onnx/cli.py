@@ -63,7 +63,11 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 )
 @click.option("--target", **choice("portable", "ort"), help="Where the file will run.")
 @click.option("--block-size", default="auto", show_default=True, help=BLOCK_SIZE_HELP)
-@click.option("--bias", **choice("auto", "channel", "none"), help="Compensating bias; auto: with comq only.")
+@click.option(
+    "--bias",
+    **choice("auto", "channel", "none", "position", "block"),
+    help="Compensating bias; auto: channel, with comq only. position costs size.",
+)
 @click.option(
     "--inputs", **choice("auto", "quantized", "float"), help="Whose inputs layers are solved on; see README."
 )
@@ -228,6 +232,8 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, console)
     before, after = model_bytes(plan.source), file_bytes(plan.prepared, plan.layers, plan.grids, recipe)
     tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)
+    if recipe.bias in ("position", "block"):
+        tell(f"The numbers of --bias {recipe.bias} come on top; how many they are is measured.", console)
     try:
         show_estimate(plan, data, recipe, console)
     except ComqError as error:

@@ -10,7 +10,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import to_rows, weight_values
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import InputStats, Layer, Problem, Solution
+from comq_onnx.records import BlockBias, InputStats, Layer, Problem, Solution
 from comq_onnx.solve.layer import cost, solve_layer
 
 
@@ -27,6 +27,8 @@ class Solved:
     """Nodes executed, in forward passes of the whole model over the data."""
     spilled: int = 0
     """Bytes of activations written to disk."""
+    blocks: tuple[BlockBias, ...] = ()
+    """What is added behind residual Adds"""
 
 
 def solve(

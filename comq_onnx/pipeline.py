@@ -15,7 +15,9 @@ from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.graph.cut import refusal
+from comq_onnx.graph.edit import add_block_bias
 from comq_onnx.graph.io import load, move_into_place, save, to_proto
+from comq_onnx.graph.locate import names_in
 from comq_onnx.graph.share import share_equal_weights
 from comq_onnx.interrupt import held_back, temporary_folder
 from comq_onnx.layerwise import Solved
@@ -105,6 +107,7 @@ def solve_model(
             if recipe.inputs == "quantized":
                 raise
             inputs, why = "float", (PARALLEL + error.what,)
+            _check_bias(inputs, why, recipe)
             if journal:
                 journal.clear()
     if inputs == "float":
@@ -117,8 +120,14 @@ def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     """Whose inputs layers are solved on, ``quantized`` or ``float``, and why, where a user would wonder.
 
     The baselines are parallel unless asked for otherwise. Made-up inputs do not deserve that weights be bent
-    to what comes of them.
+    to what comes of them. ComqError where a choice that was asked for cannot be had.
     """
+    inputs, why = _inputs_for(opened, recipe)
+    _check_bias(inputs, why, recipe)
+    return inputs, why
+
+
+def _inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     plain = recipe.solver != "comq" or opened.calibration.synthetic
     if recipe.inputs == "float" or (recipe.inputs == "auto" and plain):
         return "float", ()
@@ -134,6 +143,16 @@ def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     return "quantized", ()
 
 
+def _check_bias(inputs: str, why: tuple[str, ...], recipe: Recipe) -> None:
+    if inputs == "float" and recipe.bias in ("position", "block"):
+        raise ComqError(
+            "this bias is measured layer after layer, and "
+            + (why[0] if why else "layers are solved on the float network's inputs"),
+            where=f"--bias {recipe.bias}",
+            fix="use --bias channel" if why else "use --inputs quantized, or --bias channel",
+        )
+
+
 def write(opened: Opened, solved: Solved, recipe: Recipe) -> Outcome:
     """Put the solutions into a copy of the prepared graph; the codes are not rounded again."""
     plan_ = opened.plan
@@ -141,6 +160,9 @@ def write(opened: Opened, solved: Solved, recipe: Recipe) -> Outcome:
     _, notes = choose_grids(plan_.layers, recipe)
     written = TARGETS[recipe.target].rewrite(model, plan_.layers, solved.solutions, recipe)
     share_equal_weights(model)
+    taken = names_in(model) if solved.blocks else set()
+    for block in solved.blocks:
+        add_block_bias(model, block, taken)
     lines = layer_lines(plan_.layers, solved.solutions, written, notes, solved.seconds, solved.drift)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
     return Outcome(stamp(to_proto(model), opened.calibration, recipe), solved.solutions, lines)

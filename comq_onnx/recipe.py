@@ -11,7 +11,7 @@ Weights = Literal["int4", "int8", "int3", "int2"]
 Solver = Literal["comq", "comq-paper", "gptq", "rtn"]
 Effort = Literal["normal", "fast", "max"]
 TargetName = Literal["portable", "ort"]
-BiasMode = Literal["auto", "channel", "none"]
+BiasMode = Literal["auto", "channel", "none", "position", "block"]
 Inputs = Literal["auto", "quantized", "float"]
 FirstLast = Literal["same", "int8"]
 WeightForm = Literal["auto", "dq"]
@@ -30,8 +30,11 @@ class Recipe:
     the samples; ``float``, what the float network makes; ``auto`` is ``quantized`` for ``comq`` on real data.
 
     `block_size` is ``"auto"`` (the target's choice), ``"channel"``, ``"tensor"`` or a power of two from
-    16 to 256. `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published. Patterns
-    are regular expressions searched in node names; one that matches nothing is an error.
+    16 to 256. Patterns are regular expressions searched in node names; one that matches nothing is an error.
+
+    `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published; ``"channel"`` always
+    does. Besides, ``"position"`` adds a bias for each position of an output, where all samples have the same
+    ones, and ``"block"`` one for each channel behind residual Adds; both need quantized `inputs`.
     """
 
     weights: Weights = "int4"
@@ -103,7 +106,7 @@ class Recipe:
     @property
     def compensate(self) -> bool:
         """Whether a compensating bias is folded into the graph."""
-        return self.bias == "channel" or (self.bias == "auto" and self.solver == "comq")
+        return self.bias not in ("auto", "none") or (self.bias == "auto" and self.solver == "comq")
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain values, fields that hold their default left out."""

@@ -167,6 +167,20 @@ class Solution:
     quality: Quality
     note: str = ""
     """A fallback the user must hear of, as a clause; empty when all went as planned."""
+    position_bias: np.ndarray | None = None
+    """Added to the node's output besides `bias`, in its shape without the batch axis; float64"""
+
+
+@dataclass(frozen=True)
+class BlockBias:
+    """What is added to the output of a residual Add, to make up for what the block's layers leave."""
+
+    node: str
+    """Name of the Add"""
+    values: np.ndarray
+    """One number for each channel, in a shape that broadcasts against the output; float64"""
+    dtype: str
+    """Element type of the output in the file"""
 
 
 @dataclass(frozen=True)
@@ -191,3 +205,5 @@ class LayerReport:
     drift: float | None = None
     """``E ||x - x'||^2 / E ||x||^2`` of its input, x the float network's and x' the quantized one's; None
     where the layer was not solved on the quantized network's input"""
+    bias_bytes: int = 0
+    """Of a bias for each position, besides `bytes_after`"""

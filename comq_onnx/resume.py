@@ -1,9 +1,9 @@
 """Solved layers on disk, so that a run that was broken off goes on where it was.
 
-A folder holds ``key.json``, which says what run its layers belong to, and a file for each solved layer: a
-SHA-256 of all that follows, then an ``.npz`` of the arrays and of a line of JSON. Each file is written
-elsewhere, brought to the disk and renamed, so that it is whole or not there whenever the process dies; one
-that is damaged all the same is not counted, and its layer is solved again.
+A folder holds ``key.json``, which says what run its layers belong to, and a file for each solved layer and
+each levelled residual Add: a SHA-256 of all that follows, then an ``.npz`` of the arrays and of a line of
+JSON. Each file is written elsewhere, brought to the disk and renamed, so that it is whole or not there
+whenever the process dies; one that is damaged all the same is not counted, and its layer is solved again.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -24,12 +25,13 @@ from comq_onnx.graph.spill import raw_bytes
 from comq_onnx.grid import Grid
 from comq_onnx.planning import Opened
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import Quality, Solution
+from comq_onnx.records import BlockBias, Quality, Solution
 from comq_onnx.run.data import Calibration
 from comq_onnx.version import __version__
 
 KEY = "key.json"
-ARRAYS = ("codes", "scale", "zero_point", "bias")
+ARRAYS = ("codes", "scale", "zero_point", "bias", "position_bias")
+LAYER, BLOCK = ".layer", ".block"
 META = "meta"
 DIGEST = hashlib.sha256().digest_size
 
@@ -71,18 +73,10 @@ class Journal:
 
     def get(self, name: str) -> Entry | None:
         """What is known of a layer; None where it was not solved, or its file is damaged."""
-        try:
-            found = self._path(name).read_bytes()
-        except OSError:
+        found = self._read(name, LAYER)
+        if found is None:
             return None
-        digest, packed = found[:DIGEST], found[DIGEST:]
-        if hashlib.sha256(packed).digest() != digest:
-            return None
-        with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        meta = json.loads(arrays.pop(META).tobytes())
-        if (meta["run"], meta["name"]) != (self._run, name):
-            return None
+        meta, arrays = found
         self._taken.add(name)
         optional = {key: arrays.get(key) for key in ARRAYS[2:]}
         kinds = {"grid": Grid(**meta["grid"]), "quality": Quality(**meta["quality"])}
@@ -94,8 +88,6 @@ class Journal:
     def put(self, name: str, solution: Solution, drift: float | None, seconds: float) -> None:
         """Keep a layer. When this returns it survives the process. ComqError where the disk is full."""
         meta = {
-            "run": self._run,
-            "name": name,
             "grid": asdict(solution.grid),
             "quality": asdict(solution.quality),
             "note": solution.note,
@@ -103,17 +95,26 @@ class Journal:
             "seconds": seconds,
         }
         given = {key: getattr(solution, key) for key in ARRAYS}
-        arrays = {key: value for key, value in given.items() if value is not None}
-        arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)
-        values = packed.getvalue()
-        self._write(self._path(name), hashlib.sha256(values).digest() + values)
+        self._keep(name, LAYER, meta, {key: value for key, value in given.items() if value is not None})
+
+    def get_block(self, node: str) -> tuple[BlockBias | None] | None:
+        """What is added behind a residual Add, in a tuple; None where that was not measured."""
+        found = self._read(node, BLOCK)
+        if found is None:
+            return None
+        meta, arrays = found
+        return (BlockBias(node, arrays["values"], meta["dtype"]) if arrays else None,)
+
+    def put_block(self, node: str, bias: BlockBias | None) -> None:
+        """Keep what is added behind a residual Add, or that nothing is. ComqError where the disk is full."""
+        arrays = {} if bias is None else {"values": bias.values}
+        self._keep(node, BLOCK, {"dtype": bias and bias.dtype}, arrays)
 
     def clear(self) -> None:
         """Forget all layers: they are to be solved in another way."""
-        for path in self._folder.glob("*.layer"):
-            path.unlink()
+        for kind in (LAYER, BLOCK):
+            for path in self._folder.glob(f"*{kind}"):
+                path.unlink()
         self._taken.clear()
 
     def note(self, layers: int) -> tuple[str, ...]:
@@ -122,9 +123,30 @@ class Journal:
             return ()
         return (f"{len(self._taken)} of {layers} layers were taken from --resume {self._folder}",)
 
-    def _path(self, name: str) -> Path:
+    def _path(self, name: str, kind: str) -> Path:
         # Names of nodes hold slashes, and may be longer than a file's.
-        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.layer"
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}{kind}"
+
+    def _read(self, name: str, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What a file says, and its arrays; None where it is not there, damaged, or of another run."""
+        try:
+            found = self._path(name, kind).read_bytes()
+        except OSError:
+            return None
+        digest, packed = found[:DIGEST], found[DIGEST:]
+        if hashlib.sha256(packed).digest() != digest:
+            return None
+        with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        meta = json.loads(arrays.pop(META).tobytes())
+        return (meta, arrays) if (meta["run"], meta["name"]) == (self._run, name) else None
+
+    def _keep(self, name: str, kind: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        text = json.dumps({"run": self._run, "name": name, **meta})
+        packed = io.BytesIO()
+        np.savez(packed, **{**arrays, META: np.frombuffer(text.encode(), np.uint8)})
+        values = packed.getvalue()
+        self._write(self._path(name, kind), hashlib.sha256(values).digest() + values)
 
     def _write(self, path: Path, values: bytes) -> None:
         """All of `values` under this name, or what was there before."""

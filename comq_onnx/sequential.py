@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from comq_onnx.backends.engine import open_engine
+from comq_onnx.compensation import BlockBiases, PositionBiases
 from comq_onnx.evaluate.estimate import Steps, steps_of
 from comq_onnx.graph.cut import Segment, streamed
 from comq_onnx.graph.io import load, to_proto
@@ -22,12 +23,12 @@ from comq_onnx.records import InputStats, Layer, Solution
 from comq_onnx.resume import Journal
 from comq_onnx.run.session import SessionOptions
 from comq_onnx.run.stream import Stream
-from comq_onnx.run.tapped import graph_inputs
+from comq_onnx.run.tapped import fixed_shapes, graph_inputs
 from comq_onnx.run.widen import widen
 from comq_onnx.stats.collect import notes_on
 from comq_onnx.stats.mask import mask_input
 from comq_onnx.stats.memory import memory_limit
-from comq_onnx.stats.pairs import collect_pairs
+from comq_onnx.stats.pairs import collect_pairs, residuals_of
 from comq_onnx.stats.taps import Sampling
 
 
@@ -61,7 +62,10 @@ class March:
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)
         self._limit = memory_limit(recipe.memory_gib)
         options = SessionOptions(threads=self._engine.threads, device=recipe.run_device)
-        self._stream = Stream(wide, opened.plan.layers, self._calibration, options, self._limit // 2)
+        self._blocks = BlockBiases(wide.graph, opened.plan.layers if recipe.bias == "block" else (), journal)
+        limit, stops = self._limit // 2, self._blocks.stops
+        self._stream = Stream(wide, opened.plan.layers, self._calibration, options, limit, stops)
+        self._positions = PositionBiases(self._stream, bool(self._mask), fixed_shapes(wide))
         self._solutions: dict[str, Solution] = {}
         self._seconds: dict[str, float] = {}
         self._drift: dict[str, float] = {}
@@ -77,17 +81,22 @@ class March:
         self._solve(blind, dict.fromkeys(layer.name for layer in blind))
         masks = self._masks()
         for segment, forward in zip(self._stream.segments, self._work.forward, strict=True):
-            if len(self._solutions) == len(layers):
+            if len(self._solutions) == len(layers) and self._blocks.done:
                 break
             self._stream.run(segment, on_batch=partial(self._meter.add, forward / self._stream.batches))
+            for tensor in segment.stops:
+                self._blocks.level(self._stream, tensor, masks)
             if missing := self._missing(segment.layers):
-                self._solve(missing, self._statistics(replace(segment, layers=tuple(missing)), masks))
+                part = replace(segment, layers=tuple(missing))
+                self._solve(missing, self._statistics(part, masks), residuals_of(self._stream, part))
             self._stream.free(segment.frees)
         self._meter.finish()
         ordered = {layer.name: self._solutions[layer.name] for layer in layers}
         notes = notes_on(layers, self._seen, self._mask, self._calibration)
-        stream = self._stream
-        return Solved(ordered, self._seconds, notes, self._drift, stream.passes, stream.store.spilled)
+        said = {"position": self._positions.notes, "block": self._blocks.notes}
+        notes = (*notes, *said.get(self._recipe.bias, tuple)())
+        stream, added = self._stream, self._blocks.added
+        return Solved(ordered, self._seconds, notes, self._drift, stream.passes, stream.store.spilled, added)
 
     def _masks(self) -> list[np.ndarray]:
         """The mask of each batch; nothing where no input is one."""
@@ -101,6 +110,7 @@ class March:
                 solution, drift, self._seconds[layer.name] = found
                 self._solutions[layer.name] = solution
                 self._stream.quantize(layer.name, solution)
+                self._positions.take(layer, solution)
                 if streamed(layer):
                     self._drift[layer.name] = drift or 0.0
                     self._seen |= set() if drift is None else {layer.name}
@@ -123,18 +133,29 @@ class March:
         self._drift |= {name: s.drift.energy if s and s.drift else 0.0 for name, s in stats.items()}
         return stats if self._correct else {name: s and _without_drift(s) for name, s in stats.items()}
 
-    def _solve(self, layers: Sequence[Layer], stats: Mapping[str, InputStats | None]) -> None:
-        """Solve layers and let the quantized network compute with them."""
+    def _solve(
+        self,
+        layers: Sequence[Layer],
+        stats: Mapping[str, InputStats | None],
+        residuals: Mapping[str, str] | None = None,
+    ) -> None:
+        """Solve layers, added to `residuals` by name, and let the quantized network compute with them."""
+        named = {layer.name: layer for layer in layers}
 
         def keep(name: str, solution: Solution, spent: float) -> None:
-            self._solutions[name], self._seconds[name] = solution, spent
             self._stream.quantize(name, solution)
+            if self._recipe.bias == "position":
+                residual = (residuals or {}).get(name, "") if self._correct else ""
+                solution = self._positions.improve(named[name], solution, residual)
+                self._stream.quantize(name, solution)
+            self._solutions[name], self._seconds[name] = solution, spent
             if self._journal:
                 drift = self._drift[name] if name in self._seen else None
                 self._journal.put(name, solution, drift, spent)
             self._meter.add(self._work.solve[name])
 
         solve_layers(self._model, layers, stats, self._grids, (self._recipe, self._engine), keep)
+        self._positions.forget()
 
 
 def _without_drift(stats: InputStats) -> InputStats:

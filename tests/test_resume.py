@@ -16,7 +16,7 @@ from graphs import model, weight
 from comq_onnx import ComqError, Recipe, parallel, quantize, sequential
 from comq_onnx.grid import Grid
 from comq_onnx.planning import open_run
-from comq_onnx.records import Quality, Solution
+from comq_onnx.records import BlockBias, Quality, Solution
 from comq_onnx.resume import KEY, Journal, key_of
 
 NET = """g (float[B,3,10,10] image) => (float[B,10] logits) {
@@ -62,7 +62,9 @@ def solution(zero: bool = True) -> Solution:
     zero_point = rng.integers(0, 16, (2, 3, 5)).astype(np.uint8) if zero else None
     bias = rng.standard_normal((2, 5)) / 3 if zero else None
     scale = rng.random((2, 3, 5)).astype(np.float32)
-    return Solution(grid, codes, scale, zero_point, bias, Quality(1 / 3, 0.1, 1e-300), "a – note" * zero)
+    places = rng.standard_normal((3, 7, 10)) / 3 if zero else None
+    note = "a – note" * zero
+    return Solution(grid, codes, scale, zero_point, bias, Quality(1 / 3, 0.1, 1e-300), note, places)
 
 
 @pytest.mark.parametrize("zero", [True, False])
@@ -74,13 +76,32 @@ def test_what_is_kept_comes_back_to_the_bit(tmp_path: Path, zero: bool) -> None:
     back, drift, seconds = found
     assert (drift, seconds) == (1 / 7 if zero else None, 2.5)
     assert (back.grid, back.quality, back.note) == (kept.grid, kept.quality, kept.note)
-    for name in ("codes", "scale", "zero_point", "bias"):
+    for name in ("codes", "scale", "zero_point", "bias", "position_bias"):
         was, now = getattr(kept, name), getattr(back, name)
         assert (was is None) == (now is None)
         if was is not None:
             assert (was.dtype, was.shape, was.tobytes()) == (now.dtype, now.shape, now.tobytes())
     assert Journal(tmp_path / "j", KEYS).get("/a/b d") is None
     assert not list((tmp_path / "j").glob("*.part"))
+
+
+def test_block_biases_come_back_to_the_bit_and_so_does_that_there_is_none(tmp_path: Path) -> None:
+    kept = BlockBias("/a/add", np.random.default_rng(1).standard_normal((8, 1, 1)) / 3, "float16")
+    journal = Journal(tmp_path, KEYS)
+    journal.put_block("/a/add", kept)
+    journal.put_block("/b/add", None)
+    found = Journal(tmp_path, KEYS).get_block("/a/add")
+    assert found is not None
+    assert found[0] is not None
+    assert (found[0].node, found[0].dtype) == (kept.node, kept.dtype)
+    assert found[0].values.tobytes() == kept.values.tobytes()
+    assert found[0].values.shape == kept.values.shape
+    assert journal.get_block("/b/add") == (None,)
+    assert journal.get_block("/c/add") is None
+    # A layer of the same name is another thing.
+    assert journal.get("/a/add") is None
+    journal.clear()
+    assert journal.get_block("/a/add") is None
 
 
 def test_another_run_is_refused_and_named(tmp_path: Path) -> None:

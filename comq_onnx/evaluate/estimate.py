@@ -20,6 +20,7 @@ from comq_onnx.evaluate.work import (
     summing,
 )
 from comq_onnx.graph.cut import Segment, cut
+from comq_onnx.graph.residual import residual_adds
 from comq_onnx.graph.shapes import known_shapes
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
@@ -130,12 +131,16 @@ def steps_of(
     calibration: Calibration,
     recipe: Recipe,
 ) -> Steps:
-    """The work of solving `missing` one after the other; of the segments behind the last of them, nothing."""
+    """The work of solving `missing` one after the other.
+
+    Of the segments behind the last of them, and behind the last stop, nothing.
+    """
     model, names = widen(prepared), {layer.name for layer in missing}
     shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
     job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
-    segments = cut(model.graph, layers)
-    last = max((i for i, s in enumerate(segments) if any(la.name in names for la in s.layers)), default=-1)
+    segments = job.segments
+    wanted = [bool(s.stops) or any(layer.name in names for layer in s.layers) for s in segments]
+    last = max((i for i, here in enumerate(wanted) if here), default=-1)
     forward = tuple(sum(_forward(s, job)) if i <= last else 0.0 for i, s in enumerate(segments))
     statistics = dict.fromkeys(names, 0.0)
     for segment in segments:
@@ -176,6 +181,12 @@ class _Job:
     def limit(self) -> int:
         return memory_limit(self.recipe.memory_gib)
 
+    @property
+    def segments(self) -> list[Segment]:
+        """Those of the sequential stream."""
+        blocks = residual_adds(self.model.graph, self.layers)[0] if self.recipe.bias == "block" else []
+        return cut(self.model.graph, self.layers, [block.output for block in blocks])
+
     def unknown(self) -> tuple[str, ...]:
         made = (name for node in self.model.graph.node for name in node.output if name)
         return tuple(name for name in made if name not in self.shapes)
@@ -204,7 +215,7 @@ class _Job:
 
 
 def _sequential(job: _Job) -> Estimate:
-    segments = cut(job.model.graph, job.layers)
+    segments = job.segments
     lives = lived(segments, job.shapes, graph_inputs(job.model), job.batches)
     room = job.limit // 2
     taps = [tap for segment in segments for tap in taps_of(segment.layers)]

@@ -27,6 +27,10 @@ INT2_CONTAINER = (
     "int2 codes are stored in int4 on this target: the file is as large as an int4 file; "
     "--target ort packs them."
 )
+POSITIONS = (
+    "--bias position adds {size:,} bytes to {count} layers, in float: numbers for each position and channel, "
+    "and an Add for each layer on every call."
+)
 UNFUSED = (
     "recomputed by onnxruntime on every call (--weight-form dq): {count} of {total} layers. "
     "Expect the file to be slower than float."
@@ -58,6 +62,9 @@ def remarks(
         told.append(DYNAMIC_INT8.format(count=fused, total=len(stored)))
     if unfused:
         told.append(UNFUSED.format(count=len(unfused), total=len(stored)))
+    if recipe.bias == "position":
+        wider = [line.bias_bytes for line in stored if line.bias_bytes]
+        told.append(POSITIONS.format(size=sum(wider), count=len(wider)))
     if recipe.bits == 3:
         told.append(INT3)
     if recipe.bits == 2 and recipe.target != "ort":

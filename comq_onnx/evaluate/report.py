@@ -120,6 +120,7 @@ def layer_lines(
                 reason="; ".join(dict.fromkeys(s for s in said if s)),
                 seconds=seconds[layer.name],
                 drift=drift.get(layer.name),
+                bias_bytes=form.bias_bytes,
             )
         )
     return tuple(lines)

@@ -52,6 +52,8 @@ def cells(line: LayerReport, drifting: bool) -> tuple[str, ...]:
         return line.name, line.op, shape, "float", "", *drift, f"{line.bytes_before:,}", kept
     gain = f"{decibel(line.sqnr_before)} -> {decibel(line.sqnr_after)}"
     size = f"{line.bytes_before:,} -> {line.bytes_after:,}"
+    if line.bias_bytes:
+        size += f" + {line.bias_bytes:,} bias"
     return line.name, line.op, shape, line.grid, gain, *drift, size, line.reason
 
 

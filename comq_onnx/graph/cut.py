@@ -6,7 +6,8 @@ same segment. Nothing is run before it is needed, which keeps few tensors alive.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from onnx import GraphProto, NodeProto, TensorProto
 
@@ -35,25 +36,29 @@ class Segment:
     """Layers whose input is there when the nodes have run, to be solved then; may be empty."""
     residuals: Mapping[str, str]
     """The tensors that outputs of these layers will be added to, where they are there too, by layer name"""
+    stops: tuple[str, ...]
+    """Tensors asked for that the last of the nodes makes; nothing that reads them is run before"""
     reads: tuple[str, ...]
     """Tensors made by earlier segments, or inputs of the graph"""
     keeps: tuple[str, ...]
-    """Tensors made here that a later segment or one of `layers` reads"""
+    """Tensors made here that a later segment or one of `layers` reads, and `stops`"""
     last_reads: tuple[str, ...]
     """Those of `reads` that nobody reads again, not even `layers`"""
     frees: tuple[str, ...]
-    """Tensors that nobody reads once `layers` are solved"""
+    """Tensors that nobody reads once `layers` are solved and `stops` seen"""
     shared: bool
     """Whether no quantized layer comes before these nodes: float and quantized network agree here"""
 
 
-def cut(graph: GraphProto, layers: Sequence[Layer]) -> list[Segment]:
+def cut(graph: GraphProto, layers: Sequence[Layer], stops: Sequence[str] = ()) -> list[Segment]:
     """The segments of a topologically sorted graph, in order.
+
+    A segment ends where one of the tensors `stops`, made by nodes, is there.
 
     Nodes that no layer's input depends on are in none of them. Layers inside subgraphs and gathers are not
     solved on activations: they are in no segment's `layers`, but their nodes count as quantized.
     """
-    steps = _steps(graph, layers, added_to(graph, layers))
+    steps = _steps(graph, layers, added_to(graph, layers), stops)
     inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     made_at = dict.fromkeys(inputs, -1)
     last: dict[str, int] = {}
@@ -133,36 +138,57 @@ class _Step:
     nodes: tuple[NodeProto, ...]
     layers: tuple[Layer, ...]
     residuals: Mapping[str, str]
+    stops: tuple[str, ...]
     shared: bool
 
     @property
     def tapped(self) -> tuple[str, ...]:
         """Tensors that are looked at after the nodes have run."""
-        return tuple(dict.fromkeys((*(layer.input for layer in self.layers), *self.residuals.values())))
+        inputs = (layer.input for layer in self.layers)
+        return tuple(dict.fromkeys((*inputs, *self.residuals.values(), *self.stops)))
 
 
-def _steps(graph: GraphProto, layers: Sequence[Layer], residuals: Mapping[str, str]) -> list[_Step]:
+class _Wanted(NamedTuple):
+    """A tensor that has to be there: the input of a layer, or a stop, which has none."""
+
+    place: int
+    """Of the layer's node, or of the one that makes the stop"""
+    tensor: str
+    layer: Layer | None
+
+
+def _steps(
+    graph: GraphProto, layers: Sequence[Layer], residuals: Mapping[str, str], stops: Sequence[str]
+) -> list[_Step]:
     """What is run and solved, in order."""
     nodes = list(graph.node)
     maker = {name: i for i, node in enumerate(nodes) for name in node.output if name}
-    touched = _touched(nodes, layers)
+    touched = touched_nodes(nodes, layers)
     # What no layer has touched is the same in both networks.
     residuals = {name: tensor for name, tensor in residuals.items() if maker.get(tensor, -1) in touched}
     place = {node.name: i for i, node in enumerate(nodes)}
-    pending = sorted(filter(streamed, layers), key=lambda layer: place[layer.name])
+    wanted = [_Wanted(place[layer.name], layer.input, layer) for layer in layers if streamed(layer)]
+    # What reads a stop, and so what depends on one, has a later place: a stop is reached before it is passed.
+    wanted += [_Wanted(maker[name], name, None) for name in stops]
+    pending = sorted(wanted, key=lambda want: want.place)
     # Inputs of the graph, which nobody makes, are there from the start.
     done = {-1}
     ran = {-1}
     steps = []
     while pending:
-        unsolved = {place[layer.name] for layer in pending}
-        needed = _ancestors(nodes, maker, pending[0].input, done)
-        residual = _ancestors(nodes, maker, residuals.get(pending[0].name, ""), done)
-        done |= needed if residual & unsolved else needed | residual
+        first = pending[0]
+        residual_of_first = residuals.get(first.layer.name, "") if first.layer else ""
+        # Neither a layer still to be solved nor a stop may lie before a residual; it may be a stop itself.
+        barred = {want.place for want in pending if want.layer or want.tensor != residual_of_first}
+        needed = _ancestors(nodes, maker, first.tensor, done)
+        residual = _ancestors(nodes, maker, residual_of_first, done)
+        done |= needed if residual & barred else needed | residual
         fresh = done - ran
         ran |= fresh
-        ready = tuple(layer for layer in pending if maker.get(layer.input, -1) in done)
-        pending = [layer for layer in pending if layer not in ready]
+        there = [want for want in pending if maker.get(want.tensor, -1) in done]
+        pending = [want for want in pending if maker.get(want.tensor, -1) not in done]
+        ready = tuple(want.layer for want in there if want.layer)
+        reached = tuple(want.tensor for want in there if not want.layer)
         beside = {
             layer.name: residuals[layer.name]
             for layer in ready
@@ -170,15 +196,16 @@ def _steps(graph: GraphProto, layers: Sequence[Layer], residuals: Mapping[str, s
         }
         apart = tuple(nodes[i] for i in sorted(fresh) if i not in touched)
         rest = tuple(nodes[i] for i in sorted(fresh) if i in touched)
-        if apart:
-            steps.append(_Step(apart, () if rest else ready, {} if rest else beside, True))
-        if rest or not apart:
-            steps.append(_Step(rest, ready, beside, not rest))
+        last = _Step(rest, ready, beside, reached, not rest)
+        if apart and rest:
+            steps += [_Step(apart, (), {}, (), True), last]
+        else:
+            steps.append(replace(last, nodes=apart or rest))
     return steps
 
 
-def _touched(nodes: Sequence[NodeProto], layers: Sequence[Layer]) -> set[int]:
-    """Nodes whose outputs differ once layers are quantized: layers, and all that depends on one."""
+def touched_nodes(nodes: Sequence[NodeProto], layers: Sequence[Layer]) -> set[int]:
+    """Places of nodes whose outputs differ once layers are quantized: layers, and all that depends on one."""
     names = {layer.name for layer in layers}
     tensors: set[str] = set()
     found = set()
@@ -210,7 +237,17 @@ def _segment(at: int, step: _Step, made_at: dict[str, int], last: dict[str, int]
     keeps = tuple(name for name in made if last.get(name, -1) > at or name in tapped)
     over = tuple(name for name in reads if last[name] == at and name not in tapped)
     frees = tuple(name for name in tapped if last[name] == at)
-    return Segment(nodes, step.layers, step.residuals, reads, keeps, over, frees, step.shared)
+    return Segment(
+        nodes=nodes,
+        layers=step.layers,
+        residuals=step.residuals,
+        stops=step.stops,
+        reads=reads,
+        keeps=keeps,
+        last_reads=over,
+        frees=frees,
+        shared=step.shared,
+    )
 
 
 def _is_false(tensor: TensorProto) -> bool:

@@ -9,8 +9,8 @@ import onnx_graphsurgeon as gs
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import per_column_to_output
 from comq_onnx.graph.locate import free_name, names_in, node_of
-from comq_onnx.graph.tensors import float_tensor, shape_of, values_of
-from comq_onnx.records import Layer, Layout
+from comq_onnx.graph.tensors import bytes_of, float_tensor, shape_of, values_of
+from comq_onnx.records import BlockBias, Layer, Layout
 
 BIAS_INPUT = 2
 """Conv, ConvTranspose and Gemm all take their bias here."""
@@ -57,6 +57,43 @@ def fold_bias(model: Model, layer: Layer, bias: np.ndarray | None, taken: set[st
             _put_constant(add, graph, index, float_tensor(tensor.name, total, layer.dtype), taken)
             return f"Add {add.name}"
     return _new_add(node, graph, layer, addend, taken)
+
+
+def add_position_bias(model: Model, layer: Layer, bias: np.ndarray | None, taken: set[str]) -> int:
+    """Add `bias`, in the shape of the layer's output without its batch axis, in an Add of its own.
+
+    It goes behind the Add of the layer's bias, which runtimes fuse into the product. The answer is the bytes
+    it takes; nothing changes and it is 0 where `bias` is None or all zero.
+    """
+    if bias is None or not np.any(bias):
+        return 0
+    node, graph = node_of(model, layer)
+    add = following_add(node, graph) if layer.op == "MatMul" else None
+    if add and any(as_vector(tensor, layer.layout.cols) is not None for tensor in add.inputs):
+        node = add
+    constant = append_add(graph, node, f"{layer.name}_position_bias", (bias[None], layer.dtype), taken)
+    return bytes_of(constant)
+
+
+def add_block_bias(model: Model, bias: BlockBias, taken: set[str]) -> None:
+    """Add the bias of a block behind its residual Add, in the main graph."""
+    node = next(node for node in model.graph.nodes if node.name == bias.node)
+    append_add(model.graph, node, f"{bias.node}_block_bias", (bias.values, bias.dtype), taken)
+
+
+def append_add(
+    graph: gs.Graph, node: gs.Node, name: str, addend: tuple[np.ndarray, str], taken: set[str]
+) -> gs.Constant:
+    """A new Add of a constant behind `node` that makes the tensor `node` used to make; the constant.
+
+    `addend` is values and their element type in the file.
+    """
+    output, name = node.outputs[0], free_name(name, taken)
+    constant = float_tensor(free_name(f"{name}_value", taken), *addend)
+    bare = gs.Variable(free_name(f"{output.name}_without_{name}", taken), output.dtype, output.shape)
+    node.outputs[0] = bare
+    insert_after(graph, node, [gs.Node("Add", name, inputs=[bare, constant], outputs=[output])])
+    return constant
 
 
 def following_add(node: gs.Node, graph: gs.Graph) -> gs.Node | None:

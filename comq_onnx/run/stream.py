@@ -15,6 +15,7 @@ from comq_onnx.graph.layout import from_rows, per_column_to_output
 from comq_onnx.grid import dequantize
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
+from comq_onnx.run.linear import linear
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.store import Store
 from comq_onnx.run.widen import widened
@@ -40,6 +41,8 @@ class Stream:
         How the model is run.
     limit
         Bytes of tensors in memory; more go to disk.
+    stops
+        Tensors where segments end besides, see `graph.cut.cut`.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Stream:
         calibration: Calibration,
         options: SessionOptions,
         limit: int,
+        stops: Sequence[str] = (),
     ) -> None:
         self._model, self._options = model, options
         self._layers = {layer.name: layer for layer in layers}
@@ -56,7 +60,7 @@ class Stream:
         self._replaced: dict[str, TensorProto] = {}
         self._solutions: dict[str, Solution] = {}
         self.store = Store(limit)
-        self.segments = cut(model.graph, layers)
+        self.segments = cut(model.graph, layers, stops)
         self.entries: list[int] = []
         """Samples in each batch."""
         self.node_runs = 0
@@ -121,6 +125,27 @@ class Stream:
     def shape(self, name: str) -> Shape | None:
         """Of a live tensor, with None where batches differ; None where they differ in rank."""
         return self._types[name][1]
+
+    def shift(self, name: str, bias: np.ndarray) -> None:
+        """Add `bias` to a live tensor of the quantized network, which differs from the float network's."""
+        for batch in range(self.batches):
+            key = (QUANTIZED, name, batch)
+            value = self.store.get(key)
+            self.store.drop(key)
+            self.store.put(key, value + bias.astype(value.dtype))
+
+    def gap_of(self, name: str, quantized: np.ndarray, gap: np.ndarray) -> np.ndarray:
+        """``W^T x - W'^T x'`` of a quantized layer, biases left out, at ``x' = quantized``, ``x = x' + gap``.
+
+        The layer is linear, so these may be means over samples; the first axis is kept. Computed as
+        ``W^T (x - x') + (W - W')^T x'``, where no near equal numbers are subtracted.
+        """
+        layer = self._layers[name]
+        node = next(node for node in self._model.graph.node if node.name == name)
+        weight = numpy_helper.to_array(self._constants[layer.weight])
+        error = weight - numpy_helper.to_array(self._replaced[layer.weight])
+        moved = linear(node, layer, weight, gap, self._model, self._options)
+        return moved + linear(node, layer, error, quantized, self._model, self._options)
 
     def free(self, names: Iterable[str]) -> None:
         """Forget these tensors."""
@@ -189,7 +214,9 @@ class Stream:
                 layer, bare, name = self._layers[node.name], NodeProto(), node.output[0]
                 bare.CopyFrom(node)
                 bare.output[0] = name + UNCOMPENSATED
-                bias = _broadcast(solution.bias, layer)
+                bias = broadcast_bias(solution.bias, layer)
+                if solution.position_bias is not None:
+                    bias = (bias + solution.position_bias).astype(bias.dtype)
                 added[name + "/bias"] = numpy_helper.from_array(bias, name + "/bias")
                 result += [bare, helper.make_node("Add", [bare.output[0], name + "/bias"], [name])]
             elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
@@ -211,7 +238,7 @@ def _answer(
         raise NotPairedError(f"in the quantized network, {error.what}", fix=FLOATS) from error
 
 
-def _broadcast(bias: np.ndarray, layer: Layer) -> np.ndarray:
+def broadcast_bias(bias: np.ndarray, layer: Layer) -> np.ndarray:
     """``(groups, cols)`` as it is added to the node's output."""
     values = per_column_to_output(bias, layer.layout)
     if layer.layout.kind in ("conv", "conv_transpose"):

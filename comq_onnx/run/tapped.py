@@ -49,6 +49,17 @@ def graph_inputs(model: ModelProto) -> tuple[str, ...]:
     return tuple(value.name for value in model.graph.input if value.name not in stored)
 
 
+def fixed_shapes(model: ModelProto) -> bool:
+    """Whether all axes of the inputs that must be fed have one size, the first, of samples, apart."""
+    fed = set(graph_inputs(model))
+    return all(
+        dim.HasField("dim_value")
+        for value in model.graph.input
+        if value.name in fed
+        for dim in value.type.tensor_type.shape.dim[1:]
+    )
+
+
 def needed_nodes(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
     """The nodes, in topological order, that these tensors depend on."""
     wanted = set(outputs)

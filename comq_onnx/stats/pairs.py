@@ -31,12 +31,8 @@ def collect_pairs(
     """
     engine, limit = how
     found: dict[str, InputStats | None] = {}
-    residuals = {
-        layer.name: segment.residuals[layer.name]
-        for layer in segment.layers
-        if layer.name in segment.residuals and _fits(layer, segment.residuals[layer.name], stream)
-    }
-    for group in _groups(taps_of(segment.layers, residuals), engine.backend.xp, limit):
+    taps = taps_of(segment.layers, residuals_of(stream, segment))
+    for group in _groups(taps, engine.backend.xp, limit):
         sums = [TapSum(tap, sampling, engine.backend.xp) for tap in group]
         # The two halves of the samples share nothing, and neither do taps.
         work = [half for tap_sum in sums for half in tap_sum.halves]
@@ -45,6 +41,15 @@ def collect_pairs(
         for tap_sum in sums:
             found |= dict.fromkeys(tap_sum.tap.layers, tap_sum.stats())
     return found
+
+
+def residuals_of(stream: Stream, segment: Segment) -> dict[str, str]:
+    """The residuals of `segment` that are made up for: those that drift and have the output's shape."""
+    return {
+        layer.name: segment.residuals[layer.name]
+        for layer in segment.layers
+        if layer.name in segment.residuals and _fits(layer, segment.residuals[layer.name], stream)
+    }
 
 
 def _fill(half: HalfSum, stream: Stream, mask: Sequence[np.ndarray], engine: Engine) -> None:
@@ -56,24 +61,24 @@ def _fill(half: HalfSum, stream: Stream, mask: Sequence[np.ndarray], engine: Eng
         value = stream.value(name, batch, QUANTIZED)
         values, floats, residual = {name: xp.asarray(value)}, None, half.tap.residual
         if residual or not stream.agrees(name):
-            floats = {name: xp.asarray(_wanted(stream, name, batch, value))}
+            floats = {name: xp.asarray(wanted(stream, name, batch, value))}
         if residual:
             got = stream.value(residual, batch, QUANTIZED)
-            values[residual] = xp.asarray(_wanted(stream, residual, batch, got) - got)
+            values[residual] = xp.asarray(wanted(stream, residual, batch, got) - got)
         here = mask[batch] if mask else None
         half.add(Taken(values, () if floats else (name,), here, end - entries, entries, floats))
 
 
-def _wanted(stream: Stream, name: str, batch: int, value: np.ndarray) -> np.ndarray:
+def wanted(stream: Stream, name: str, batch: int, value: np.ndarray) -> np.ndarray:
     """The float network's tensor beside the quantized one's; NotPairedError where their shapes differ."""
-    wanted = stream.value(name, batch, FLOAT)
-    if wanted.shape != value.shape:
+    beside = stream.value(name, batch, FLOAT)
+    if beside.shape != value.shape:
         raise NotPairedError(
-            f"'{name}' is {list(value.shape)} in the quantized network and {list(wanted.shape)} in the "
+            f"'{name}' is {list(value.shape)} in the quantized network and {list(beside.shape)} in the "
             "float one",
             fix=FLOATS,
         )
-    return wanted
+    return beside
 
 
 def _fits(layer: Layer, residual: str, stream: Stream) -> bool:

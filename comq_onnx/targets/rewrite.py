@@ -7,6 +7,7 @@ import numpy as np
 
 from comq_onnx.graph.edit import (
     BIAS_INPUT,
+    add_position_bias,
     as_vector,
     flatten_addend,
     fold_bias,
@@ -78,9 +79,11 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
         weight = cast_times_scale(piece, solution, bits)
     if plan and right:
         flatten_addend(draft.model, layer, draft.ranks.get(layer.input, 0), draft.taken)
+    more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
+    if plan and right:
         raise_barrier(draft.model, layer, draft.ranks, draft.taken)
     replace_weight(draft.model, layer, piece.nodes, weight)
-    return Written(layer.name, DEQUANTIZE if plan else CAST_SCALE, piece.bytes, bias, note)
+    return Written(layer.name, DEQUANTIZE if plan else CAST_SCALE, piece.bytes, bias, note, more)
 
 
 def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:

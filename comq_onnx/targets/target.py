@@ -29,6 +29,8 @@ class Written:
     """Where the compensating bias went; empty where there was none"""
     note: str = ""
     """Why the form is not the usual one; empty otherwise"""
+    bias_bytes: int = 0
+    """Of a bias for each position, in an Add of its own"""
 
 
 class Target(Protocol):

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from evaluate.estimating import convolutions, opened, residual
+from evaluate.estimating import convolutions, name_nodes, opened, residual
+from graphs import model, weight
 
 from comq_onnx.evaluate.estimate import Estimate, estimate, middle_batch
 from comq_onnx.evaluate.speed import Speed, measured_speed
@@ -50,6 +51,28 @@ def test_live_activations_and_node_runs_are_those_of_the_stream(made, batch_size
     assert found.batches == streams[0].batches
     assert found.unknown == ()
     assert found.disk == streams[0].store.spilled == 0
+
+
+def test_stops_of_block_biases_are_those_of_the_stream(streams) -> None:
+    text = """g (float[B,5,16] x) => (float[B,5,16] y) {
+      a = MatMul(x, w1)
+      h = MatMul(a, w2)
+      e = Exp(h)
+      r = Add(a, e)
+      u = Relu(r)
+      c = MatMul(u, w3)
+      s = Add(c, r)
+      y = Exp(s)
+    }"""
+    made = model(text, w1=weight(16, 16), w2=weight(16, 16, seed=1), w3=weight(16, 16, seed=2))
+    name_nodes(made)
+    data = {"x": weight(7, 5, 16, seed=3)}
+    run, recipe = opened(made, data, batch_size=1, bias="block", inputs="quantized")
+    found = told(run, recipe, "quantized")
+    march(run, recipe)
+    assert [stop for segment in streams[0].segments for stop in segment.stops] == ["r", "s"]
+    assert found.activations == streams[0].store.peak
+    assert found.node_runs == streams[0].node_runs
 
 
 def test_what_memory_does_not_hold_goes_to_disk(streams, monkeypatch) -> None:
