@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from comq_onnx.planning import Opened, open_run
 from comq_onnx.recipe import Recipe
 from comq_onnx.sequential import march
 
+VARIANTS = ("parallel", "prefix", "corrected", "position", "block")
 PARTS = ("cost", "memory", "ablation")
 COST_MODELS = ("minilm", "efficientnet-lite0", "ocr-rec", "ocr-det")
 
@@ -99,16 +101,21 @@ def ablation(places: Places, args: argparse.Namespace) -> None:
                 threads=args.threads,
             )
             opened = open_run(path, task.calibration, recipe)
-            for name, solved in variants(opened, recipe):
-                scores = judge(opened, solved, recipe, (task, reference, args.threads))
+            for name in args.variants:
+                solved, used = variant(name, opened, recipe)
+                scores = judge(opened, solved, used, (task, reference, args.threads))
                 print(f"| W{width} | {name} | {brief(scores, model)} |", flush=True)
 
 
-def variants(opened: Opened, recipe: Recipe):
-    """Name and solution of each step of the way."""
-    yield "parallel", solve_all(survey(opened, recipe), recipe)
-    yield "quantized prefix", march(opened, recipe, correct=False)
-    yield "corrected target", march(opened, recipe)
+def variant(name: str, opened: Opened, recipe: Recipe) -> tuple[Solved, Recipe]:
+    """The solution of one step of the way, and the recipe it is written with."""
+    if name == "parallel":
+        return solve_all(survey(opened, recipe), recipe), recipe
+    if name == "prefix":
+        return march(opened, recipe, correct=False), recipe
+    changes = {"corrected": {}, "position": {"bias": "position"}, "block": {"bias": "block"}}
+    changed = replace(recipe, **changes[name])
+    return march(opened, changed), changed
 
 
 def judge(opened: Opened, solved: Solved, recipe: Recipe, trial: tuple[Task, list, int]) -> dict[str, float]:
@@ -131,6 +138,7 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--models", default="", help="of the zoo, separated by commas")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--widths", type=int, nargs="+", default=[4, 3, 2])
     parser.add_argument("--first-last", default="int8", choices=("same", "int8"))
     parser.add_argument("--threads", type=int, default=2)
