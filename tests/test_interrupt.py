@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from graphs import model, weight
 
-from comq_onnx import pipeline
+from comq_onnx import cli, pipeline
 from comq_onnx.backends.engine import Engine, cpu_engine
 from comq_onnx.cli import main
 from comq_onnx.interrupt import held_back, temporary_files_together, temporary_folder, terminable
@@ -123,6 +123,8 @@ def interrupted_at(step: str, net: Path, monkeypatch: pytest.MonkeyPatch, *words
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(pipeline, step, instead)
+    # Threads of other tests may be at work: the process, which is the tests', would be left at once.
+    monkeypatch.setattr(cli, "leave", sys.exit)
     data = net.with_name("data.npz")
     return CliRunner().invoke(main, [str(w) for w in (net, "--calibration-data", data, *words)])
 

@@ -33,12 +33,13 @@ def markdown(results: Record) -> str:
     return "\n\n".join(parts)
 
 
+ORDER = ("rtn", "gptq", "comq-paper", "comq-parallel", "comq")
+
+
 def summary(records: dict[str, Record], widths: Sequence[int] = (8, 4, 3, 2)) -> str:
     """Two tables over all models: the measure that tells solvers apart, at `widths`, and the task score."""
     solvers = list(dict.fromkeys(row["solver"] for r in records.values() for row in r["rows"]))
-    order = sorted(
-        solvers, key=lambda name: (name == "comq", "rtn gptq comq-paper".find(name.split("+")[0]), name)
-    )
+    order = sorted(solvers, key=lambda name: (ORDER.index(name.split("+")[0]), name))
     lines = [_line(["distance to float", *order]), _line(["---", *["---:"] * len(order)])]
     for name, record in records.items():
         for width in [width for width in _widths(record) if width in widths]:
