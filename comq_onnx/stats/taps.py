@@ -17,6 +17,8 @@ from comq_onnx.stats.patches import POSITIONS, output_size, patches, sample_posi
 
 ROWS_PER_INPUT = 16
 """Patches wanted for each row of a convolution's weight, where there are few samples."""
+ROWS_AT_LEAST = 8192
+"""Patches wanted whatever the weight."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Sampling:
 
     def positions(self, tap: Tap, total: int, sample: int) -> np.ndarray:
         """Flat output positions of one sample, of `total`."""
-        limit = max(POSITIONS, -(-ROWS_PER_INPUT * tap.rows // max(1, self.samples)))
+        wanted = max(ROWS_AT_LEAST, ROWS_PER_INPUT * tap.rows)
+        limit = max(POSITIONS, -(-wanted // max(1, self.samples)))
         return sample_positions(total, self.seed, tap.tensor, sample, limit)
 
 

@@ -1,10 +1,10 @@
 """Convolutions, against all patches written out."""
 
 import numpy as np
+import pytest
 from stats.collecting import activation, agrees, conv_net, gaussian, model_of, run
 
-from comq_onnx.stats.patches import POSITIONS
-from comq_onnx.stats.taps import ROWS_PER_INPUT
+from comq_onnx.stats.taps import ROWS_AT_LEAST, ROWS_PER_INPUT
 
 
 def im2col(x: np.ndarray, kernel: int, stride: int, pad: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_convolutions_subsampled():
     smooth = np.cumsum(np.cumsum(gaussian(24, 4, 80, 80), axis=2), axis=3) / 80
     collected, layers = run(conv_net(), {"x": smooth})
     stats = collected.stats[layers[0].name]
-    assert stats.count == 24 * POSITIONS
+    assert stats.count == 24 * -(-ROWS_AT_LEAST // 24)
     rows = im2col(smooth, 3, 2, 1).reshape(-1, 36).astype(np.float64)
     want = rows.T @ rows / len(rows)
     assert np.linalg.norm(stats.gram[0] - want) < 0.05 * np.linalg.norm(want)
@@ -50,13 +50,14 @@ def test_convolutions_subsampled():
     assert not np.array_equal(stats.gram, other.gram)
 
 
-def test_few_samples_are_looked_at_more_closely():
-    x = gaussian(1, 4, 100, 100)
+@pytest.mark.parametrize(("channels", "wanted"), [(4, ROWS_AT_LEAST), (24, ROWS_PER_INPUT * 600)])
+def test_few_samples_are_looked_at_more_closely(channels: int, wanted: int) -> None:
     proto = model_of(
-        "g (float[N, 4, H, W] x) => (float[N, 8, A, B] y) { y = Conv(x, w) }", w=gaussian(8, 4, 5, 5)
+        f"g (float[N, {channels}, H, W] x) => (float[N, 8, A, B] y) {{ y = Conv(x, w) }}",
+        w=gaussian(8, channels, 5, 5),
     )
-    collected, layers = run(proto, {"x": x})
-    assert collected.stats[layers[0].name].count == ROWS_PER_INPUT * 100
+    collected, layers = run(proto, {"x": gaussian(1, channels, 104, 104)})
+    assert collected.stats[layers[0].name].count == wanted
 
 
 def test_conv_transpose():

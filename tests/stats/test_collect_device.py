@@ -19,7 +19,7 @@ from comq_onnx.records import InputStats
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.stats import collect as collecting
 from comq_onnx.stats.collect import Collected
-from comq_onnx.stats.taps import ROWS_PER_INPUT
+from comq_onnx.stats.taps import ROWS_AT_LEAST
 
 DEVICE = "cuda:0"
 
@@ -168,7 +168,7 @@ def test_patches_are_cut_on_the_gpu(gpu: Gpu) -> None:
     images = [size for size in gpu.uploaded if size == 4 * 100 * 100]
     assert len(images) == 2
     # An index for each patch and kernel tap, whatever the number of channels.
-    assert all(size <= 9 * ROWS_PER_INPUT * 36 for size in gpu.uploaded if size not in images)
+    assert all(size <= 9 * ROWS_AT_LEAST // 2 for size in gpu.uploaded if size not in images)
 
 
 def test_a_gpu_sums_what_a_cpu_computes(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
