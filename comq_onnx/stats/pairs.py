@@ -59,14 +59,14 @@ def _fill(half: HalfSum, stream: Stream, mask: Sequence[np.ndarray], engine: Eng
         if not half.meets(end - entries, entries):
             continue
         value = stream.value(name, batch, QUANTIZED)
-        values, floats, residual = {name: xp.asarray(value)}, None, half.tap.residual
+        values, floats, gap, residual = {name: xp.asarray(value)}, None, None, half.tap.residual
         if residual or not stream.agrees(name):
             floats = {name: xp.asarray(wanted(stream, name, batch, value))}
         if residual:
             got = stream.value(residual, batch, QUANTIZED)
-            values[residual] = xp.asarray(wanted(stream, residual, batch, got) - got)
+            gap = xp.asarray(wanted(stream, residual, batch, got) - got)
         here = mask[batch] if mask else None
-        half.add(Taken(values, () if floats else (name,), here, end - entries, entries, floats))
+        half.add(Taken(values, () if floats else (name,), here, end - entries, entries, floats, gap))
 
 
 def wanted(stream: Stream, name: str, batch: int, value: np.ndarray) -> np.ndarray:

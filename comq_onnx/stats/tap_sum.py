@@ -25,7 +25,7 @@ class Taken:
     """What one batch gives to the taps."""
 
     values: Mapping[str, Array]
-    """Tapped tensors by name; of a residual, what the float network's has more."""
+    """Tapped tensors by name."""
     doubtful: Collection[str]
     """Those that may hold NaN or infinity, see `doubtful_of`."""
     mask: np.ndarray | None
@@ -36,6 +36,8 @@ class Taken:
     """How many samples there are."""
     floats: Mapping[str, Array] | None = None
     """Where `values` are the quantized network's: the float network's."""
+    gap: Array | None = None
+    """What the float network has more of the tensor that the layers' outputs are added to."""
 
 
 class TapSum:
@@ -111,7 +113,7 @@ class HalfSum:
         wanted = rows_of(tap, self._kept(floats, part, mask), self._sampling, first, self._xp)
         beside = repeat(None)
         if self._residual:
-            gap = self._kept(taken.values[tap.residual], part, mask)
+            gap = self._kept(taken.gap, part, mask)
             beside = outputs_of(tap, gap, self._sampling, first, self._xp)
         for rows, there, gap in zip(found, wanted, beside, strict=False):
             gaps = there - rows
