@@ -71,6 +71,9 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 @click.option(
     "--inputs", **choice("auto", "quantized", "float"), help="Whose inputs layers are solved on; see README."
 )
+@click.option(
+    "--mrecg", type=int, default=0, metavar="K", help="Solve K pairs of neighbouring layers together."
+)
 @click.option("--symmetric/--asymmetric", default=True, show_default=True, help="Or with a zero point.")
 @click.option("--first-last", **choice("same", "int8"), help="Width of the first and the last layer.")
 @click.option("--weight-form", **choice("auto", "dq"), help="dq: DequantizeLinear before Conv too (slow).")

@@ -107,7 +107,7 @@ def solve_model(
             if recipe.inputs == "quantized":
                 raise
             inputs, why = "float", (PARALLEL + error.what,)
-            _check_bias(inputs, why, recipe)
+            _check_inputs(inputs, why, recipe)
             if journal:
                 journal.clear()
     if inputs == "float":
@@ -123,7 +123,7 @@ def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     to what comes of them. ComqError where a choice that was asked for cannot be had.
     """
     inputs, why = _inputs_for(opened, recipe)
-    _check_bias(inputs, why, recipe)
+    _check_inputs(inputs, why, recipe)
     return inputs, why
 
 
@@ -143,13 +143,19 @@ def _inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
     return "quantized", ()
 
 
-def _check_bias(inputs: str, why: tuple[str, ...], recipe: Recipe) -> None:
+def _check_inputs(inputs: str, why: tuple[str, ...], recipe: Recipe) -> None:
     if inputs == "float" and recipe.bias in ("position", "block"):
         raise ComqError(
             "this bias is measured layer after layer, and "
             + (why[0] if why else "layers are solved on the float network's inputs"),
             where=f"--bias {recipe.bias}",
             fix="use --bias channel" if why else "use --inputs quantized, or --bias channel",
+        )
+    if inputs == "float" and recipe.mrecg:
+        raise ComqError(
+            "pairs of layers are solved together on the quantized network's inputs, not the float one's",
+            where="--mrecg",
+            fix="leave it out, or give --calibration-data and --inputs quantized",
         )
 
 

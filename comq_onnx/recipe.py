@@ -29,6 +29,9 @@ class Recipe:
     `inputs` are those that layers are solved on: ``quantized``, what the layers quantized before them make of
     the samples; ``float``, what the float network makes; ``auto`` is ``quantized`` for ``comq`` on real data.
 
+    `mrecg` pairs of neighbouring layers, those that differ most in capacity, are solved together where that
+    lowers the error of their output; it takes layers that are solved on the quantized network's inputs.
+
     `block_size` is ``"auto"`` (the target's choice), ``"channel"``, ``"tensor"`` or a power of two from
     16 to 256. Patterns are regular expressions searched in node names; one that matches nothing is an error.
 
@@ -44,6 +47,7 @@ class Recipe:
     effort: Effort = "normal"
     bias: BiasMode = "auto"
     inputs: Inputs = "auto"
+    mrecg: int = 0
     target: TargetName = "portable"
     weight_form: WeightForm = "auto"
     first_last: FirstLast = "same"
@@ -83,6 +87,16 @@ class Recipe:
         if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.device):
             raise ComqError(
                 f"{self.device!r} is no device", where="--device", fix="use auto, cpu, cuda or cuda:1"
+            )
+        if self.mrecg < 0:
+            raise ComqError(
+                f"{self.mrecg} is not a count", where="--mrecg", fix="use 1 or more, or 0 for none"
+            )
+        if self.mrecg and (self.solver != "comq" or self.inputs == "float"):
+            raise ComqError(
+                "pairs of layers are solved together by comq alone, on the quantized network's inputs",
+                where="--mrecg",
+                fix="leave it out, or use --solver comq --inputs quantized",
             )
         if self.threads < 0:
             raise ComqError(

@@ -9,13 +9,17 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from onnx import ModelProto
 
+from comq_onnx.allocate.modcap import differing, modcap
 from comq_onnx.backends.engine import open_engine
 from comq_onnx.compensation import BlockBiases, PositionBiases
 from comq_onnx.evaluate.estimate import Steps, steps_of
+from comq_onnx.graph.adjacent import Pair, adjacent
 from comq_onnx.graph.cut import Segment, streamed
 from comq_onnx.graph.io import load, to_proto
-from comq_onnx.layerwise import Solved, solve_layers
+from comq_onnx.joint import Site, join
+from comq_onnx.layerwise import Solved, solve, solve_layers
 from comq_onnx.meter import Meter
 from comq_onnx.planning import Opened, Progress, choose_grids, silent
 from comq_onnx.recipe import Recipe
@@ -57,14 +61,19 @@ class March:
         self._recipe, self._told, self._correct = recipe, partial(progress, "solve"), correct
         self._journal = journal
         self._model, self._engine = load(opened.plan.prepared), open_engine(recipe.device, recipe.threads)
+        self._named = {layer.name: layer for layer in opened.plan.layers}
         self._grids, _ = choose_grids(opened.plan.layers, recipe)
         wide = widen(to_proto(self._model))
+        self._sampling = Sampling(recipe.seed, self._calibration.samples)
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)
         self._limit = memory_limit(recipe.memory_gib)
         options = SessionOptions(threads=self._engine.threads, device=recipe.run_device)
         self._blocks = BlockBiases(wide.graph, opened.plan.layers if recipe.bias == "block" else (), journal)
+        self._joint: list[str] = []
+        self._pairs = self._chosen(wide)
+        held = {b: [self._named[p.first].input for p in pairs] for b, pairs in self._pairs.items()}
         limit, stops = self._limit // 2, self._blocks.stops
-        self._stream = Stream(wide, opened.plan.layers, self._calibration, options, limit, stops)
+        self._stream = Stream(wide, opened.plan.layers, self._calibration, options, limit, stops, held)
         self._positions = PositionBiases(self._stream, bool(self._mask), fixed_shapes(wide))
         self._solutions: dict[str, Solution] = {}
         self._seconds: dict[str, float] = {}
@@ -89,12 +98,13 @@ class March:
             if missing := self._missing(segment.layers):
                 part = replace(segment, layers=tuple(missing))
                 self._solve(missing, self._statistics(part, masks), residuals_of(self._stream, part))
+                self._join(segment, masks)
             self._stream.free(segment.frees)
         self._meter.finish()
         ordered = {layer.name: self._solutions[layer.name] for layer in layers}
         notes = notes_on(layers, self._seen, self._mask, self._calibration)
         said = {"position": self._positions.notes, "block": self._blocks.notes}
-        notes = (*notes, *said.get(self._recipe.bias, tuple)())
+        notes = (*notes, *said.get(self._recipe.bias, tuple)(), *self._joint)
         stream, added = self._stream, self._blocks.added
         return Solved(ordered, self._seconds, notes, self._drift, stream.passes, stream.store.spilled, added)
 
@@ -125,13 +135,64 @@ class March:
 
     def _statistics(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, InputStats | None]:
         """What the layers of a segment see, by layer."""
-        sampling = Sampling(self._recipe.seed, self._calibration.samples)
-        how = (self._engine, self._limit // 2)
-        stats = collect_pairs(self._stream, segment, sampling, masks, how)
+        found = self._look(segment, masks)
         self._meter.add(sum(self._work.statistics[layer.name] for layer in segment.layers))
-        self._seen |= {name for name, found in stats.items() if found}
-        self._drift |= {name: s.drift.energy if s and s.drift else 0.0 for name, s in stats.items()}
-        return stats if self._correct else {name: s and _without_drift(s) for name, s in stats.items()}
+        self._seen |= {name for name, (stats, _) in found.items() if stats}
+        self._drift |= {name: energy for name, (_, energy) in found.items()}
+        return {name: stats for name, (stats, _) in found.items()}
+
+    def _look(
+        self, segment: Segment, masks: list[np.ndarray]
+    ) -> dict[str, tuple[InputStats | None, float]]:
+        """What layers see, as they are to be solved on it, and the energy of its drift."""
+        how = (self._engine, self._limit // 2)
+        found = collect_pairs(self._stream, segment, self._sampling, masks, how)
+        energy = {name: s.drift.energy if s and s.drift else 0.0 for name, s in found.items()}
+        kept = found if self._correct else {name: s and _without_drift(s) for name, s in found.items()}
+        return {name: (stats, energy[name]) for name, stats in kept.items()}
+
+    def _chosen(self, model: ModelProto) -> dict[str, list[Pair]]:
+        """The pairs of layers to be solved together, by the second of them."""
+        if not self._recipe.mrecg:
+            return {}
+        layers = self._plan.layers
+        chosen = differing(adjacent(model.graph, layers), modcap(layers, self._grids), self._recipe.mrecg)
+        if len(chosen) < self._recipe.mrecg:
+            self._joint.append(
+                f"--mrecg {self._recipe.mrecg}: {len(chosen)} pairs of layers can be solved together"
+            )
+        return {pair.second: [other for other in chosen if other.second == pair.second] for pair in chosen}
+
+    def _join(self, segment: Segment, masks: list[np.ndarray]) -> None:
+        """Solve the pairs that end in a segment's layers, which are solved, together."""
+
+        def collect(layer: Layer) -> tuple[InputStats | None, float]:
+            return self._look(replace(segment, layers=(layer,)), masks)[layer.name]
+
+        def solved(layer: Layer, stats: InputStats | None) -> Solution:
+            how = (self._recipe, self._engine)
+            return solve(self._model, layer, stats, self._grids[layer.name], how)
+
+        for pair in (pair for layer in segment.layers for pair in self._pairs.get(layer.name, ())):
+            first, second = self._named[pair.first], self._named[pair.second]
+            site = Site(
+                self._stream,
+                pair,
+                first,
+                second,
+                self._model,
+                self._grids,
+                masks,
+                self._sampling,
+                collect,
+                solved,
+                self._recipe.compensate,
+            )
+            joined = join(site, self._solutions)
+            self._solutions |= joined.solutions
+            if joined.solutions:
+                self._drift[second.name] = joined.drift
+            self._joint.append(joined.note)
 
     def _solve(
         self,

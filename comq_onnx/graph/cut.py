@@ -41,7 +41,7 @@ class Segment:
     reads: tuple[str, ...]
     """Tensors made by earlier segments, or inputs of the graph"""
     keeps: tuple[str, ...]
-    """Tensors made here that a later segment or one of `layers` reads, and `stops`"""
+    """Tensors made here that a later segment, or the solving of `layers`, reads, and `stops`"""
     last_reads: tuple[str, ...]
     """Those of `reads` that nobody reads again, not even `layers`"""
     frees: tuple[str, ...]
@@ -50,23 +50,30 @@ class Segment:
     """Whether no quantized layer comes before these nodes: float and quantized network agree here"""
 
 
-def cut(graph: GraphProto, layers: Sequence[Layer], stops: Sequence[str] = ()) -> list[Segment]:
+def cut(
+    graph: GraphProto,
+    layers: Sequence[Layer],
+    stops: Sequence[str] = (),
+    held: Mapping[str, Sequence[str]] | None = None,
+) -> list[Segment]:
     """The segments of a topologically sorted graph, in order.
 
-    A segment ends where one of the tensors `stops`, made by nodes, is there.
+    A segment ends where one of the tensors `stops`, made by nodes, is there. `held` names, by layer, tensors
+    that are to be there still when that layer is solved.
 
     Nodes that no layer's input depends on are in none of them. Layers inside subgraphs and gathers are not
     solved on activations: they are in no segment's `layers`, but their nodes count as quantized.
     """
     steps = _steps(graph, layers, added_to(graph, layers), stops)
+    tapped = [_tapped(step, held or {}) for step in steps]
     inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     made_at = dict.fromkeys(inputs, -1)
     last: dict[str, int] = {}
     for at, step in enumerate(steps):
         made_at |= {name: at for node in step.nodes for name in node.output if name}
-        used = {name for node in step.nodes for name in reads_of(node)} | set(step.tapped)
+        used = {name for node in step.nodes for name in reads_of(node)} | set(tapped[at])
         last |= {name: at for name in used if name in made_at}
-    return [_segment(at, step, made_at, last) for at, step in enumerate(steps)]
+    return [_segment(at, step, (tapped[at], made_at, last)) for at, step in enumerate(steps)]
 
 
 def streamed(layer: Layer) -> bool:
@@ -229,8 +236,16 @@ def _ancestors(nodes: Sequence[NodeProto], maker: dict[str, int], tensor: str, d
     return found
 
 
-def _segment(at: int, step: _Step, made_at: dict[str, int], last: dict[str, int]) -> Segment:
-    nodes, tapped = step.nodes, step.tapped
+def _tapped(step: _Step, held: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The tensors that must be there when the nodes of a step have run, in order."""
+    kept = (name for layer in step.layers for name in held.get(layer.name, ()))
+    return tuple(dict.fromkeys((*step.tapped, *kept)))
+
+
+def _segment(
+    at: int, step: _Step, tensors: tuple[tuple[str, ...], dict[str, int], dict[str, int]]
+) -> Segment:
+    nodes, (tapped, made_at, last) = step.nodes, tensors
     read = dict.fromkeys(name for node in nodes for name in sorted(reads_of(node)))
     reads = tuple(name for name in read if made_at.get(name, at) < at)
     made = [name for node in nodes for name in node.output if name]

@@ -65,6 +65,13 @@ class Store:
             self._on_disk -= size
             path.unlink()
 
+    def move(self, key: Key, to: Key) -> None:
+        """Have the array under `key` under another key."""
+        if key in self._arrays:
+            self._arrays[to] = self._arrays.pop(key)
+        else:
+            self._files[to] = self._files.pop(key)
+
     def _write(self, value: np.ndarray) -> Path:
         self._written += 1
         try:

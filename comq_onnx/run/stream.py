@@ -3,7 +3,7 @@
 What no quantized layer has touched is run and kept once for both.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -21,6 +21,8 @@ from comq_onnx.run.store import Store
 from comq_onnx.run.widen import widened
 
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
+_ASIDE = "aside"
+"""The network of tensors that `Stream.replace` put aside"""
 UNCOMPENSATED = "/uncompensated"
 FLOATS = "use --inputs float"
 Shape = tuple[int | None, ...]
@@ -43,6 +45,8 @@ class Stream:
         Bytes of tensors in memory; more go to disk.
     stops
         Tensors where segments end besides, see `graph.cut.cut`.
+    held
+        By layer, tensors kept until that layer is solved.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Stream:
         options: SessionOptions,
         limit: int,
         stops: Sequence[str] = (),
+        held: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._model, self._options = model, options
         self._layers = {layer.name: layer for layer in layers}
@@ -60,7 +65,7 @@ class Stream:
         self._replaced: dict[str, TensorProto] = {}
         self._solutions: dict[str, Solution] = {}
         self.store = Store(limit)
-        self.segments = cut(model.graph, layers, stops)
+        self.segments = cut(model.graph, layers, stops, held)
         self.entries: list[int] = []
         """Samples in each batch."""
         self.node_runs = 0
@@ -113,6 +118,46 @@ class Stream:
                 if on_batch:
                     on_batch()
             self.node_runs += len(segment.nodes) * len(networks) * self.batches
+
+    def nodes_of(self, layer: Layer) -> tuple[NodeProto, ...]:
+        """The node of a layer, to be run by `outputs`."""
+        return tuple(node for node in self._model.graph.node if node.name == layer.name)
+
+    def outputs(
+        self, nodes: Sequence[NodeProto], read: str, made: Sequence[str], network: str
+    ) -> Iterator[list[np.ndarray]]:
+        """What `nodes`, run on the live tensor `read`, make in a network, by batch; nothing is kept."""
+        segment = Segment(
+            nodes=tuple(nodes),
+            layers=(),
+            residuals={},
+            stops=(),
+            reads=(read,),
+            keeps=tuple(made),
+            last_reads=(),
+            frees=(),
+            shared=False,
+        )
+        session = self._session(segment, made, network)
+        for batch in range(self.batches):
+            found = session.run({read: self.value(read, batch, network)}, made)
+            self.node_runs += len(nodes)
+            yield [found[name] for name in made]
+
+    def replace(self, name: str, values: Iterable[np.ndarray]) -> None:
+        """Put others, a batch each, in place of a live tensor of the quantized network, and that aside."""
+        for batch, value in enumerate(values):
+            self.store.move((QUANTIZED, name, batch), (_ASIDE, name, batch))
+            self.store.put((QUANTIZED, name, batch), value)
+
+    def settle(self, name: str, keep: bool) -> None:
+        """After `replace`: keep what was put in place, or bring back what was put aside."""
+        for batch in range(self.batches):
+            if keep:
+                self.store.drop((_ASIDE, name, batch))
+            else:
+                self.store.drop((QUANTIZED, name, batch))
+                self.store.move((_ASIDE, name, batch), (QUANTIZED, name, batch))
 
     def value(self, name: str, batch: int, network: str) -> np.ndarray:
         """A live tensor of one batch in the ``FLOAT`` or the ``QUANTIZED`` network."""

@@ -63,7 +63,7 @@ def solve_layer(
         quality = measured(posed, answer, problem.stats, kind, engine, losses)
     stored, bias = _unposed(posed, answer), None
     if compensate and problem.stats is not None:
-        bias = _bias(problem.stats, original, original - dequantize(*stored, problem.grid))
+        bias = compensating(problem.stats, original, original - dequantize(*stored, problem.grid))
     note = "; ".join(filter(None, (posed.note, note)))
     return Solution(problem.grid, *stored, bias, quality, note)
 
@@ -92,7 +92,7 @@ def cost(layout: Layout) -> int:
     return max(layout.rows, layout.cols) * layout.rows * layout.groups
 
 
-def _bias(stats: InputStats, weight: np.ndarray, error: np.ndarray) -> np.ndarray:
+def compensating(stats: InputStats, weight: np.ndarray, error: np.ndarray) -> np.ndarray:
     """``(groups, cols)``: what the output lacks on average, by the layer's error and its inputs' drift."""
     bias = np.einsum("gk,gkm->gm", on_host(stats.mean), error)
     if stats.drift is not None:
