@@ -37,8 +37,6 @@ class Site:
     grids: Mapping[str, Grid]
     masks: Sequence[np.ndarray]
     sampling: Sampling
-    limit: int
-    """Bytes that rows of inputs may take"""
     collect: Callable[[Layer], tuple[InputStats | None, float]]
     """What a layer sees now, and the energy of its drift"""
     solve: Callable[[Layer, InputStats | None], Solution]
@@ -79,7 +77,7 @@ def join(site: Site, solutions: Mapping[str, Solution]) -> Joined:
     if slope is None or stats is None:
         return best
     grouped = site.first.layout.groups > 1
-    rows = input_rows(site.stream, site.first, site.sampling, site.limit) if grouped else None
+    rows = input_rows(site.stream, site.first, site.sampling) if grouped else None
     for _ in range(ROUNDS):
         first = _first(site, now, slope, (stats, rows))
         if np.array_equal(first.codes, now[site.pair.first].codes):

@@ -13,6 +13,8 @@ from comq_onnx.stats.taps import Sampling, rows_of, taps_of
 
 PLACES = 1024
 """Positions of one batch at which slopes are looked at, evenly spaced."""
+ROWS_BYTES = 1 << 28
+"""What rows of inputs may take; the same on every machine, because codes depend on it."""
 SMALL = 1e-4
 """Changes below this part of a tensor's root mean square are lost in rounding, and taken for no change."""
 
@@ -41,7 +43,7 @@ def slopes(stream: Stream, pair: Pair, first: Layer, second: Layer) -> np.ndarra
     return None if total is None or not count else total / count
 
 
-def input_rows(stream: Stream, layer: Layer, sampling: Sampling, limit: int) -> np.ndarray:
+def input_rows(stream: Stream, layer: Layer, sampling: Sampling, limit: int = ROWS_BYTES) -> np.ndarray:
     """Inputs of a layer in the quantized network, ``(groups, n, rows)`` float32, where its Gram is taken.
 
     Where they would take more than `limit` bytes, evenly spaced ones of each sample.
