@@ -79,6 +79,12 @@ def quantize(
     """
     recipe, started = recipe or Recipe(), time.monotonic()
     path = check_output(model, Path(output))
+    if resume is not None and recipe.mrecg:
+        raise ComqError(
+            "a pair of layers that is broken off between the two cannot be gone on with",
+            where="--resume with --mrecg",
+            fix="leave one of them out",
+        )
     folder = None if resume is None else check_folder(Path(resume))
     opened = open_run(model, data, recipe, progress)
     journal = None if folder is None else open_journal(folder, opened, recipe)

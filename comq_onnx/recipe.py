@@ -98,6 +98,12 @@ class Recipe:
                 where="--mrecg",
                 fix="leave it out, or use --solver comq --inputs quantized",
             )
+        if self.mrecg and self.bias not in ("auto", "channel"):
+            raise ComqError(
+                f"pairs of layers are not solved together with --bias {self.bias}",
+                where="--mrecg",
+                fix="use --bias channel",
+            )
         if self.threads < 0:
             raise ComqError(
                 f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"

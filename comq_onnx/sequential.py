@@ -141,9 +141,7 @@ class March:
         self._drift |= {name: energy for name, (_, energy) in found.items()}
         return {name: stats for name, (stats, _) in found.items()}
 
-    def _look(
-        self, segment: Segment, masks: list[np.ndarray]
-    ) -> dict[str, tuple[InputStats | None, float]]:
+    def _look(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, tuple[InputStats | None, float]]:
         """What layers see, as they are to be solved on it, and the energy of its drift."""
         how = (self._engine, self._limit // 2)
         found = collect_pairs(self._stream, segment, self._sampling, masks, how)

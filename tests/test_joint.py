@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import model, weight
 from onnxruntime import InferenceSession, SessionOptions
 
 from comq_onnx import pipeline
@@ -12,7 +13,6 @@ from comq_onnx.pipeline import solve_model
 from comq_onnx.planning import Opened, open_run
 from comq_onnx.recipe import Recipe
 from comq_onnx.sequential import March, march
-from tests.graphs import model, weight
 
 QUANTIZED = {
     "weights": "int2",
@@ -117,7 +117,7 @@ def test_layers_behind_a_rejected_pair_see_what_they_saw(monkeypatch):
 def test_nothing_is_left_alive_and_disk_changes_nothing(memory):
     run, recipe = opened("depthwise", mrecg=1)
     plain = march(run, recipe)
-    walk = March(run, Recipe(**{**QUANTIZED, "mrecg": 1, "memory_gib": memory}), lambda *_: None, True)
+    walk = March(run, Recipe(**{**QUANTIZED, "mrecg": 1, "memory_gib": memory}), lambda *_: None, True, None)
     assert same(walk.run(), plain)
     assert walk._stream.store.held == 0
     assert (walk._stream.store.spilled > 0) == (memory > 0)
@@ -142,3 +142,12 @@ def test_made_up_inputs_are_refused_too():
     run = open_run(dense(), None, recipe)
     with pytest.raises(ComqError, match="--mrecg"):
         solve_model(run, recipe)
+
+
+def test_what_does_not_go_with_it(tmp_path):
+    made, data = dense(), samples(8, 12)
+    with pytest.raises(ComqError, match="cannot be gone on with"):
+        pipeline.quantize(made, tmp_path / "q.onnx", data, Recipe(mrecg=1), resume=tmp_path / "kept")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ComqError, match="--bias position"):
+        Recipe(mrecg=1, bias="position")

@@ -31,7 +31,9 @@ from comq_onnx.planning import Opened, open_run
 from comq_onnx.recipe import Recipe
 from comq_onnx.sequential import march
 
-VARIANTS = ("parallel", "prefix", "corrected", "position", "block")
+VARIANTS = ("parallel", "prefix", "corrected", "mrecg", "position", "block")
+PAIRS = 8
+"""Of layers solved together, in the variant `mrecg`."""
 PARTS = ("cost", "memory", "ablation")
 COST_MODELS = ("minilm", "efficientnet-lite0", "ocr-rec", "ocr-det")
 
@@ -113,7 +115,7 @@ def variant(name: str, opened: Opened, recipe: Recipe) -> tuple[Solved, Recipe]:
         return solve_all(survey(opened, recipe), recipe), recipe
     if name == "prefix":
         return march(opened, recipe, correct=False), recipe
-    changes = {"corrected": {}, "position": {"bias": "position"}, "block": {"bias": "block"}}
+    changes = {"corrected": {}, "mrecg": {"mrecg": PAIRS}, "position": {"bias": "position"}, "block": {"bias": "block"}}
     changed = replace(recipe, **changes[name])
     return march(opened, changed), changed
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from graphs import model, weight
 
 from comq_onnx.graph.adjacent import Pair, adjacent
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.prepare import prepare
 from comq_onnx.recipe import Recipe
-from tests.graphs import model, weight
 
 W = {"A": weight(4, 6), "B": weight(6, 5, seed=1)}
 K = {"A": weight(6, 4, 3, 3), "B": weight(5, 6, 1, 1, seed=1)}

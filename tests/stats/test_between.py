@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from graphs import model, weight
 
 from comq_onnx.graph.adjacent import Pair, adjacent
 from comq_onnx.graph.io import load, to_proto
@@ -15,7 +16,6 @@ from comq_onnx.run.widen import widen
 from comq_onnx.sequential import march
 from comq_onnx.stats.between import input_rows, module_error, slopes
 from comq_onnx.stats.taps import Sampling
-from tests.graphs import model, weight
 
 TEXT = """g (float[n, 3, 5, 5] x) => (float[n, 2, 3, 3] y)
     { p = Conv(x, P) a = Conv<group = 8>(p, D) z = Relu(a) y = Conv(z, B) }"""
@@ -32,7 +32,7 @@ def walked() -> tuple[Stream, Pair, dict[str, Layer], np.ndarray, Solved]:
     pair = adjacent(proto.graph, layers)[-1]
     named = {layer.name: layer for layer in layers}
     held = {pair.second: [named[pair.first].input]}
-    stream = Stream(proto, layers, run.calibration, SessionOptions(threads=1), 1 << 30, held)
+    stream = Stream(proto, layers, run.calibration, SessionOptions(threads=1), 1 << 30, held=held)
     for segment in stream.segments:
         stream.run(segment)
         for layer in segment.layers:
