@@ -115,7 +115,12 @@ def variant(name: str, opened: Opened, recipe: Recipe) -> tuple[Solved, Recipe]:
         return solve_all(survey(opened, recipe), recipe), recipe
     if name == "prefix":
         return march(opened, recipe, correct=False), recipe
-    changes = {"corrected": {}, "mrecg": {"mrecg": PAIRS}, "position": {"bias": "position"}, "block": {"bias": "block"}}
+    changes = {
+        "corrected": {},
+        "mrecg": {"mrecg": PAIRS},
+        "position": {"bias": "position"},
+        "block": {"bias": "block"},
+    }
     changed = replace(recipe, **changes[name])
     return march(opened, changed), changed
 
