@@ -94,7 +94,8 @@ def trial(command: Command, at: int, unbroken: float, rng: random.Random) -> boo
 
 def interrupted(command: Command, number: signal.Signals, unbroken: float, rng: random.Random) -> bool:
     """Interrupt the command; whether it ended as it should and left nothing."""
-    name, part = number.name.lower(), rng.uniform(0.2, 0.9)
+    part = rng.uniform(0.2, 0.9)
+    name = f"{number.name.lower()}-{part * unbroken:.3f}"
     # What killed runs have left is not this one's.
     before = command.temporary(name)
     code, seconds = broken(command, name, number, part * unbroken)
