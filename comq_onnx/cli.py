@@ -237,6 +237,8 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)
     if recipe.bias in ("position", "block"):
         tell(f"The numbers of --bias {recipe.bias} come on top; how many they are is measured.", console)
+    if recipe.mrecg:
+        tell("What --mrecg adds, in time, memory and node executions, is not counted here.", console)
     try:
         show_estimate(plan, data, recipe, console)
     except ComqError as error:

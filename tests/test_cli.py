@@ -150,6 +150,12 @@ def test_dry_run_says_what_a_run_would_take(net: Path) -> None:
     assert 0 < written - size < 300  # how it was made is written into the file
 
 
+def test_dry_run_says_what_it_does_not_count(net: Path) -> None:
+    data = ("--dry-run", "--calibration-data", net.with_name("data.npz"))
+    assert "--mrecg adds" in call(net, *data, "--mrecg", 1).stdout
+    assert "--mrecg" not in call(net, *data).stdout
+
+
 def test_dry_run_without_data_whose_shapes_can_be_guessed(net: Path) -> None:
     told = call(net, "--dry-run", "--calibration-samples", 8)
     assert "float network's inputs: 24 node executions in 8 batches" in told.stdout
