@@ -61,7 +61,28 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
 @click.option(
     "--effort", **choice("normal", "fast", "max"), help="How long comq searches; docs/solver.md has a table."
 )
-@click.option("--target", **choice("portable", "ort"), help="Where the file will run.")
+@click.option(
+    "--activations",
+    **choice("auto", "none", "int8", "dynamic"),
+    help="8-bit activations too; auto is the target's choice.",
+)
+@click.option(
+    "--calibration-method",
+    **choice("mse", "minmax", "percentile", "entropy", "output-error"),
+    help="How ranges of activations are chosen.",
+)
+@click.option(
+    "--target",
+    **choice("portable", "ort", "tensorrt", "openvino", "web", "fakequant"),
+    help="Where the file will run.",
+)
+@click.option(
+    "--high-precision-dtype", **choice("auto", "fp32", "fp16"), help="Type of what is not quantized."
+)
+@click.option("--matmulnbits", is_flag=True, help="Write onnxruntime's own low-bit operator (target ort).")
+@click.option("--size-first", is_flag=True, help="Quantize even what then runs slower than in float.")
+@click.option("--reduce-range", is_flag=True, help="7-bit codes in int8 weights, for x64 without VNNI.")
+@click.option("--twin-ranges", is_flag=True, help="Two ranges for values behind Softmax and Gelu.")
 @click.option("--block-size", default="auto", show_default=True, help=BLOCK_SIZE_HELP)
 @click.option(
     "--bias",

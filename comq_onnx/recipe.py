@@ -10,7 +10,10 @@ from comq_onnx.errors import ComqError
 Weights = Literal["int4", "int8", "int3", "int2"]
 Solver = Literal["comq", "comq-paper", "gptq", "rtn"]
 Effort = Literal["normal", "fast", "max"]
-TargetName = Literal["portable", "ort"]
+Activations = Literal["auto", "none", "int8", "dynamic"]
+CalibrationMethod = Literal["mse", "minmax", "percentile", "entropy", "output-error"]
+HighPrecision = Literal["auto", "fp32", "fp16"]
+TargetName = Literal["portable", "ort", "tensorrt", "openvino", "web", "fakequant"]
 BiasMode = Literal["auto", "channel", "none", "position", "block"]
 Inputs = Literal["auto", "quantized", "float"]
 FirstLast = Literal["same", "int8"]
@@ -35,12 +38,21 @@ class Recipe:
     `block_size` is ``"auto"`` (the target's choice), ``"channel"``, ``"tensor"`` or a power of two from
     16 to 256. Patterns are regular expressions searched in node names; one that matches nothing is an error.
 
+    `activations` ``"int8"`` stores activations in 8 bits where the target has kernels for it, ``"dynamic"``
+    rounds them on the fly, ``"auto"`` is the target's choice; `calibration_method` is how their ranges are
+    chosen. `reduce_range` keeps int8 weights to 7 bits, for x64 CPUs without VNNI. `twin_ranges` gives values
+    behind Softmax and Gelu two ranges each. `matmulnbits` writes onnxruntime's own low-bit operator.
+    `size_first` quantizes even what then runs slower than in float. `high_precision_dtype` is the type of
+    what is not quantized.
+
     `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published; ``"channel"`` always
     does. Besides, ``"position"`` adds a bias for each position of an output, where all samples have the same
     ones, and ``"block"`` one for each channel behind residual Adds; both need quantized `inputs`.
     """
 
     weights: Weights = "int4"
+    activations: Activations = "auto"
+    calibration_method: CalibrationMethod = "mse"
     symmetric: bool = True
     block_size: str = "auto"
     solver: Solver = "comq"
@@ -49,6 +61,11 @@ class Recipe:
     inputs: Inputs = "auto"
     mrecg: int = 0
     target: TargetName = "portable"
+    high_precision_dtype: HighPrecision = "auto"
+    matmulnbits: bool = False
+    size_first: bool = False
+    reduce_range: bool = False
+    twin_ranges: bool = False
     weight_form: WeightForm = "auto"
     first_last: FirstLast = "same"
     quantize_embeddings: bool = False
@@ -67,6 +84,9 @@ class Recipe:
     def __post_init__(self) -> None:
         choices = {
             "weights": get_args(Weights),
+            "activations": get_args(Activations),
+            "calibration_method": get_args(CalibrationMethod),
+            "high_precision_dtype": get_args(HighPrecision),
             "solver": get_args(Solver),
             "effort": get_args(Effort),
             "bias": get_args(BiasMode),

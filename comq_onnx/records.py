@@ -184,6 +184,42 @@ class BlockBias:
 
 
 @dataclass(frozen=True)
+class ActivationKind:
+    """Which 8-bit codes a target stores activations in."""
+
+    signed: bool
+    """int8 codes in [-128, 127], or uint8 codes in [0, 255]"""
+    symmetric: bool
+    """Whether the zero point is always 0"""
+
+
+@dataclass(frozen=True)
+class ValueGrid:
+    """How one activation tensor is stored in 8 bits: ``x ~ scale * (code - zero_point)``, per tensor."""
+
+    scale: float
+    """Positive, and exactly a float32"""
+    zero_point: int
+    kind: ActivationKind
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One activation tensor that is to be stored in 8 bits."""
+
+    tensor: str
+    """Name in the prepared graph"""
+    readers: tuple[str, ...] | None
+    """Nodes that read the stored form; None where everything does, the graph's outputs included"""
+    group: str
+    """Tensors of one group share a grid: operators between them only move values"""
+    low: float = float("-inf")
+    """What an absorbed Relu or Clip keeps values above"""
+    high: float = float("inf")
+    """What an absorbed Clip keeps values below"""
+
+
+@dataclass(frozen=True)
 class LayerReport:
     """One line of the final table."""
 

@@ -3,14 +3,15 @@
 The chain of nodes that feeds a layer's weight input is followed to its initializers and computed in float64.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from comq_onnx.errors import ComqError
+from comq_onnx.graph.scopes import Scope, scopes
 from comq_onnx.records import Layer
 
 
@@ -24,40 +25,6 @@ class ReadWeight:
     """float64"""
     initializer: str
     """Name of the codes in the file"""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """A graph of the file and the names that can be read in it."""
-
-    graph: onnx.GraphProto
-    outer: "Scope | None" = None
-    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
-    readers: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
-
-    def tensor(self, name: str) -> onnx.TensorProto | None:
-        """The initializer called `name`, looked up from the inside out."""
-        return self.tensors.get(name) or (self.outer.tensor(name) if self.outer else None)
-
-    def producer(self, name: str) -> onnx.NodeProto | None:
-        """The node that makes `name`, looked up from the inside out."""
-        return self.producers.get(name) or (self.outer.producer(name) if self.outer else None)
-
-
-def scopes(graph: onnx.GraphProto, outer: Scope | None = None) -> Iterator[Scope]:
-    """`graph` and every graph inside it."""
-    here = Scope(graph, outer)
-    here.tensors.update((i.name, i) for i in graph.initializer)
-    for node in graph.node:
-        here.producers.update((name, node) for name in node.output)
-        for name in node.input:
-            here.readers.setdefault(name, []).append(node)
-    yield here
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from scopes(attribute.g, here)
 
 
 class WrittenFile:

@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 
 from comq_onnx.errors import ComqError
-from comq_onnx.evaluate.readback import WrittenFile, scopes
+from comq_onnx.evaluate.readback import WrittenFile
 from comq_onnx.graph.layout import from_rows
+from comq_onnx.graph.scopes import scopes
 from comq_onnx.grid import dequantize
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
