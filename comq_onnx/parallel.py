@@ -40,7 +40,7 @@ def solve_all(
     """Codes, scales and biases of every layer that `journal` does not hold; it is given them."""
     plan = survey_.opened.plan
     model, engine = load(plan.prepared), open_engine(recipe.device, recipe.threads)
-    grids, _ = choose_grids(plan.layers, recipe)
+    grids, _ = choose_grids(plan.layers, recipe, plan.placement)
     solutions: dict[str, Solution] = {}
     seconds: dict[str, float] = {}
     for layer in plan.layers:

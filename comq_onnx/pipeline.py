@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from comq_onnx.activations import choose_values
 from comq_onnx.backends.engine import compiled
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.remarks import remarks
@@ -24,11 +25,12 @@ from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import Opened, Progress, choose_grids, describe, open_run, silent
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import LayerReport, Solution
+from comq_onnx.records import LayerReport, Solution, ValueGrid
 from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
 from comq_onnx.sequential import march
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.placement import Stored
 from comq_onnx.version import __version__
 
 NOT_COMPILED = (
@@ -89,7 +91,8 @@ def quantize(
     opened = open_run(model, data, recipe, progress)
     journal = None if folder is None else open_journal(folder, opened, recipe)
     solved = solve_model(opened, recipe, progress, journal)
-    outcome = write(opened, solved, recipe)
+    grids = choose_values(opened, solved, recipe, progress)
+    outcome = write(opened, solved, recipe, grids)
     with temporary_folder(".comq-", path.parent) as scratch:
         draft = scratch / path.name
         written = save(outcome.model, draft)
@@ -165,19 +168,27 @@ def _check_inputs(inputs: str, why: tuple[str, ...], recipe: Recipe) -> None:
         )
 
 
-def write(opened: Opened, solved: Solved, recipe: Recipe) -> Outcome:
-    """Put the solutions into a copy of the prepared graph; the codes are not rounded again."""
+def write(
+    opened: Opened, solved: Solved, recipe: Recipe, grids: Mapping[str, ValueGrid] | None = None
+) -> Outcome:
+    """Put the solutions into a copy of the prepared graph; the codes are not rounded again.
+
+    `grids` are those of activations stored in 8 bits, by tensor.
+    """
     plan_ = opened.plan
     model = load(plan_.prepared)
-    _, notes = choose_grids(plan_.layers, recipe)
-    written = TARGETS[recipe.target].rewrite(model, plan_.layers, solved.solutions, recipe)
+    _, notes = choose_grids(plan_.layers, recipe, plan_.placement)
+    written = TARGETS[recipe.target].rewrite(
+        model, plan_.layers, solved.solutions, recipe, Stored(plan_.placement, grids or {})
+    )
+    solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
     share_equal_weights(model)
     taken = names_in(model) if solved.blocks else set()
     for block in solved.blocks:
         add_block_bias(model, block, taken)
-    lines = layer_lines(plan_.layers, solved.solutions, written, notes, solved.seconds, solved.drift)
+    lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
-    return Outcome(stamp(to_proto(model), opened.calibration, recipe), solved.solutions, lines)
+    return Outcome(stamp(to_proto(model), opened.calibration, recipe), solutions, lines)
 
 
 def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:

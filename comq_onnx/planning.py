@@ -18,6 +18,7 @@ from comq_onnx.records import Layer, Skipped
 from comq_onnx.run.data import Calibration, open_calibration
 from comq_onnx.run.specs import input_specs
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.placement import NOWHERE, Placement, place
 
 
 class Progress(Protocol):
@@ -42,6 +43,8 @@ class Plan:
     notes: Mapping[str, str]
     """Why a layer's grid is not the one asked for, by layer name."""
     opset_before: int
+    placement: Placement = NOWHERE
+    """Which activations are stored in 8 bits"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,16 @@ class Opened:
     calibration: Calibration
 
 
-def plan(model: str | Path | onnx.ModelProto, recipe: Recipe) -> Plan:
-    """Load, prepare and look: every weight becomes a layer with a grid, or is skipped with its reason."""
+def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = False) -> Plan:
+    """Load, prepare and look: every weight becomes a layer with a grid, or is skipped with its reason.
+
+    `given` is whether there will be calibration data.
+    """
     target = TARGETS[recipe.target]
     loaded = load(model)
     before = loaded.opset
-    ready = prepare(loaded, target.required_opset(loaded, recipe))
+    rules = target.activations(recipe, given)
+    ready = prepare(loaded, target.required_opset(loaded, recipe), absorb=rules is not None)
     layers, skipped = find_layers(ready, recipe)
     if not layers:
         why = "; ".join(sorted({s.reason for s in skipped})) or "it has no weight of rank 2 or more"
@@ -66,9 +73,10 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe) -> Plan:
             where=describe(model),
             fix="inspect the model or widen the selection",
         )
-    grids, notes = choose_grids(layers, recipe)
+    placement = NOWHERE if rules is None else place(ready, layers, rules, recipe.size_first)
+    grids, notes = choose_grids(layers, recipe, placement)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
-    return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before)
+    return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before, placement)
 
 
 def open_run(
@@ -76,7 +84,7 @@ def open_run(
 ) -> Opened:
     """Plan, and open the calibration data on the inputs of the prepared model."""
     progress("read", 0, 1)
-    plan_ = plan(model, recipe)
+    plan_ = plan(model, recipe, data is not None)
     progress("read", 1, 1)
     return open_data(plan_, data, recipe)
 
@@ -88,7 +96,9 @@ def open_data(plan_: Plan, data: Any, recipe: Recipe) -> Opened:
     return Opened(plan_, open_calibration(data, specs, recipe, vocabulary(ready)))
 
 
-def choose_grids(layers: Sequence[Layer], recipe: Recipe) -> tuple[dict[str, Grid], dict[str, str]]:
+def choose_grids(
+    layers: Sequence[Layer], recipe: Recipe, placement: Placement
+) -> tuple[dict[str, Grid], dict[str, str]]:
     """The grid of every layer, and why it is not the one asked for where it is not."""
     target = TARGETS[recipe.target]
     inner = [layer.name for layer in layers if layer.op != "Gather"]
@@ -97,9 +107,11 @@ def choose_grids(layers: Sequence[Layer], recipe: Recipe) -> tuple[dict[str, Gri
     notes: dict[str, str] = {}
     for layer in layers:
         bits = 8 if layer.name in wide or layer.op == "Gather" else recipe.bits
-        grids[layer.name], note = target.grid(layer, recipe, bits)
-        if note:
-            notes[layer.name] = note
+        grids[layer.name], note = target.grid(layer, recipe, bits, layer.name in placement.layers)
+        stays = placement.reasons.get(layer.name, "")
+        why = [*([note] if note else []), *([f"activations stay float: {stays}"] if stays else [])]
+        if why:
+            notes[layer.name] = "; ".join(why)
     return grids, notes
 
 

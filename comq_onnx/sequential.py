@@ -62,7 +62,7 @@ class March:
         self._journal = journal
         self._model, self._engine = load(opened.plan.prepared), open_engine(recipe.device, recipe.threads)
         self._named = {layer.name: layer for layer in opened.plan.layers}
-        self._grids, _ = choose_grids(opened.plan.layers, recipe)
+        self._grids, _ = choose_grids(opened.plan.layers, recipe, opened.plan.placement)
         wide = widen(to_proto(self._model))
         self._sampling = Sampling(recipe.seed, self._calibration.samples)
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)

@@ -28,6 +28,11 @@ def replace_weight(model: Model, layer: Layer, nodes: Sequence[gs.Node], weight:
     node.inputs[weight_index(layer.layout)] = weight
 
 
+def insert_before(graph: gs.Graph, node: gs.Node, nodes: Sequence[gs.Node]) -> None:
+    """Put `nodes` right before `node`; order in the list is the order of the file."""
+    _insert(graph, _position(graph, node), nodes)
+
+
 def insert_after(graph: gs.Graph, node: gs.Node, nodes: Sequence[gs.Node]) -> None:
     """Put `nodes` right behind `node`; order in the list is the order of the file."""
     _insert(graph, _position(graph, node) + 1, nodes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from comq_onnx.graph.absorb import drop_identities, fold_addends, fold_pads
 from comq_onnx.graph.batchnorm import fold_batchnorms
 from comq_onnx.graph.copy import copy_model
 from comq_onnx.graph.fold import fold_constant_chains, take_in_constant_nodes
@@ -21,7 +22,11 @@ PASSES: tuple[Callable[[Model], None], ...] = (
 """Each pass edits the graph in place and changes no output beyond rounding."""
 
 
-def prepare(model: Model, opset: int) -> Model:
+ABSORBING: tuple[Callable[[Model], None], ...] = (drop_identities, fold_addends, fold_pads)
+"""Besides, where 8-bit kernels are to be matched."""
+
+
+def prepare(model: Model, opset: int, absorb: bool = False) -> Model:
     """A copy of `model` at `opset` or above, ready for `find.find_layers`; `model` itself is not changed.
 
     Nodes and tensors have names of their own; the weight of a node that can be quantized is a constant which
@@ -35,6 +40,6 @@ def prepare(model: Model, opset: int) -> Model:
         An operator of the model cannot be brought to `opset`.
     """
     ready = copy_model(model, opset)
-    for step in PASSES:
+    for step in (*PASSES, *(ABSORBING if absorb else ())):
         step(ready)
     return ready

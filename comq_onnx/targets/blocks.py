@@ -35,6 +35,16 @@ def dividing_block(rows: int, at_most: int, at_least: int = SMALLEST_BLOCK) -> i
     return block if block >= at_least else 0
 
 
+def eight_bit_grid(recipe: Recipe, bits: int) -> tuple[Grid, str]:
+    """The grid of a layer that computes in 8 bits, and why it is not the one asked for."""
+    said = []
+    if recipe.block_size not in ("auto", "channel"):
+        said.append("one scale per channel")
+    if not recipe.symmetric:
+        said.append("no zero point")
+    return Grid(bits), f"8-bit kernels take {' and '.join(said)}" if said else ""
+
+
 def choose_grid(layer: Layer, recipe: Recipe, bits: int, packed_int2: bool) -> tuple[Grid, str]:
     """The grid for `layer`, and why it is not the one asked for.
 

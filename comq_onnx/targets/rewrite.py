@@ -17,9 +17,15 @@ from comq_onnx.graph.edit import (
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import names_in, node_of
 from comq_onnx.recipe import WeightForm
-from comq_onnx.records import Layer, Solution
+from comq_onnx.records import Layer, Solution, ValueGrid
 from comq_onnx.targets.barrier import raise_barrier
 from comq_onnx.targets.blocks import is_right_side, stored_bits
+from comq_onnx.targets.eight_bit import (
+    eight_bit_weight,
+    integer_bias,
+    room_for_bias,
+    store_activations,
+)
 from comq_onnx.targets.forms import (
     Piece,
     cast_times_scale,
@@ -27,8 +33,20 @@ from comq_onnx.targets.forms import (
     gather_rows,
     plan_linear,
 )
+from comq_onnx.targets.placement import Stored
 from comq_onnx.targets.ranks import tensor_ranks
-from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, Written
+from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, EIGHT_BIT, Written
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a target wants weights stored."""
+
+    weight_form: WeightForm
+    packed_int2: bool
+    """Whether 2-bit codes are stored in 2 bits"""
+    float_bias: bool = False
+    """Whether layers that compute in 8 bits keep a float bias"""
 
 
 @dataclass(frozen=True)
@@ -36,25 +54,30 @@ class Draft:
     """A model on its way to the file, and what every edit of it has to know."""
 
     model: Model
-    weight_form: WeightForm
-    packed_int2: bool
+    form: Form
     taken: set[str]
     """Names in use; grows with every edit"""
     ranks: Mapping[str, int]
     """Axes of tensors by name, before any edit; empty where no layer's form depends on them"""
+    inputs: Mapping[str, ValueGrid]
+    """How the inputs of layers that compute in 8 bits are stored, by layer"""
 
 
 def rewrite_weights(
     model: Model,
     layers: Sequence[Layer],
     solutions: Mapping[str, Solution],
-    weight_form: WeightForm,
-    packed_int2: bool,
+    form: Form,
+    stored: Stored,
 ) -> list[Written]:
-    """Write each layer's codes, scales and bias into ``model.graph``, in place."""
+    """Write each layer's codes, scales and bias into ``model.graph``, in place, and what `stored` says."""
     ranks = tensor_ranks(model) if any(asks_rank(layer) for layer in layers) else {}
-    draft = Draft(model, weight_form, packed_int2, names_in(model), ranks)
-    return [write_layer(draft, layer, solutions[layer.name]) for layer in layers]
+    names = stored.placement.layers
+    inputs = {layer.name: stored.grids[layer.input] for layer in layers if layer.name in names}
+    draft = Draft(model, form, names_in(model), ranks, inputs)
+    written = [write_layer(draft, layer, solutions[layer.name]) for layer in layers]
+    store_activations(model, stored.placement.values, stored.grids, draft.taken)
+    return written
 
 
 def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
@@ -62,15 +85,17 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     node, _ = node_of(draft.model, layer)
     if layer.op == "Gather" and node.attrs.get("axis", 0) == 0:
         return write_gather(draft, layer, solution)
-    bits = stored_bits(layer, solution.grid.bits, draft.packed_int2)
+    if layer.name in draft.inputs:
+        return write_eight_bit(draft, layer, solution)
+    bits = stored_bits(layer, solution.grid.bits, draft.form.packed_int2)
     right = is_right_side(layer.layout)
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     note = unfused(draft, layer) if right else ""
-    wanted = draft.weight_form == "dq" or (right and not note)
+    wanted = draft.form.weight_form == "dq" or (right and not note)
     plan = plan_linear(layer, solution, bits) if wanted else None
     if wanted and not plan:
         note = "DequantizeLinear does not hold its scales"
-    if draft.packed_int2 and bits > solution.grid.bits == 2:
+    if draft.form.packed_int2 and bits > solution.grid.bits == 2:
         note = "stored in int4: onnxruntime misreads 2-bit codes unless 4 divides the columns"
     piece = Piece(layer, draft.taken)
     if plan:
@@ -84,6 +109,25 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
         raise_barrier(draft.model, layer, draft.ranks, draft.taken)
     replace_weight(draft.model, layer, piece.nodes, weight)
     return Written(layer.name, DEQUANTIZE if plan else CAST_SCALE, piece.bytes, bias, note, more)
+
+
+def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
+    """Store a layer that multiplies 8-bit activations: int8 weight, and a bias at the scale of the sums."""
+    bits = (
+        solution.grid.bits
+        if draft.form.packed_int2 and solution.grid.bits == 2
+        else max(solution.grid.bits, 4)
+    )
+    bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
+    more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
+    solution = room_for_bias(draft.model, layer, solution, draft.inputs[layer.name])
+    note = ""
+    if not draft.form.float_bias:
+        note = integer_bias(draft.model, layer, solution, draft.inputs[layer.name], draft.taken)
+    piece = Piece(layer, draft.taken)
+    weight = eight_bit_weight(piece, solution, bits)
+    replace_weight(draft.model, layer, piece.nodes, weight)
+    return Written(layer.name, EIGHT_BIT, piece.bytes, bias, note, more, solution)
 
 
 def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:

@@ -10,9 +10,11 @@ from comq_onnx.graph.io import Model
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
+from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
 
 DEQUANTIZE = "DequantizeLinear"
 CAST_SCALE = "Cast*scale"
+EIGHT_BIT = "int8 kernel"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Written:
     layer: str
     """Name of the node"""
     form: str
-    """``DequantizeLinear``: kept as codes and fused; ``Cast*scale``: folded to floats at load."""
+    """``DequantizeLinear``: kept as codes and fused; ``Cast*scale``: folded to floats at load;
+    ``int8 kernel``: multiplied as integers."""
     bytes_after: int
     """Packed codes, scales and zero points as they lie in the file"""
     bias: str = ""
@@ -31,6 +34,8 @@ class Written:
     """Why the form is not the usual one; empty otherwise"""
     bias_bytes: int = 0
     """Of a bias for each position, in an Add of its own"""
+    solution: Solution | None = None
+    """What was written where that is not quite what was solved"""
 
 
 class Target(Protocol):
@@ -43,14 +48,32 @@ class Target(Protocol):
         """The lowest opset that can hold `model` quantized by `recipe`; asked before layers are known."""
         ...
 
-    def grid(self, layer: Layer, recipe: Recipe, bits: int) -> tuple[Grid, str]:
-        """The grid for `layer` at `bits`, and why it is not the one asked for (empty where it is)."""
+    def activations(self, recipe: Recipe, given: bool) -> ActivationRules | None:
+        """How activations are stored in 8 bits; None where they stay float.
+
+        `given` is whether there is calibration data. ComqError where the target has no such files.
+        """
+        ...
+
+    def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
+        """The grid for `layer` at `bits`, and why it is not the one asked for (empty where it is).
+
+        `eight_bit` is whether the layer computes in 8 bits.
+        """
         ...
 
     def rewrite(
-        self, model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], recipe: Recipe
+        self,
+        model: Model,
+        layers: Sequence[Layer],
+        solutions: Mapping[str, Solution],
+        recipe: Recipe,
+        stored: Stored = NOTHING_STORED,
     ) -> list[Written]:
-        """Write `solutions` into ``model.graph`` in place: codes, scales, biases, nothing rounded again."""
+        """Write `solutions` into ``model.graph`` in place: codes, scales, biases, nothing rounded again.
+
+        Activations are stored in 8 bits as `stored` says.
+        """
         ...
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ from comq_onnx.graph.tensors import dtype_of
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
-from comq_onnx.targets.blocks import choose_grid
+from comq_onnx.targets.blocks import choose_grid, eight_bit_grid
 from comq_onnx.targets.lint import lint_weights
-from comq_onnx.targets.rewrite import rewrite_weights
+from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
+from comq_onnx.targets.rewrite import Form, rewrite_weights
 from comq_onnx.targets.target import Written
 
 INT2_OPSET, INT4_OPSET, HALF_SCALE_OPSET, PER_CHANNEL_OPSET, CAST_OPSET = 25, 21, 19, 13, 7
@@ -27,6 +28,8 @@ class WeightOnly:
     name: str
     packed_int2: bool
     """Whether 2-bit codes are stored in 2 bits (opset 25); they lie in an int4 tensor otherwise"""
+    rules: ActivationRules | None = None
+    """How activations are stored in 8 bits, where they can be"""
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """The lowest opset that holds `recipe`: packed int2 25, int4 and blocks 21, half scales 19, DQ 13."""
@@ -37,20 +40,33 @@ class WeightOnly:
         nodes = [node for node, _ in nodes_of(model)]
         constants = [t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)]
         half = any(dtype_of(t).name in ("float16", "bfloat16") for t in constants)
-        linear = recipe.weight_form == "dq" or any(node.op in ("MatMul", "Gemm") for node in nodes)
+        linear = recipe.weight_form == "dq" or recipe.activations in ("int8", "dynamic")
+        linear = linear or any(node.op in ("MatMul", "Gemm") for node in nodes)
         if linear:
             return HALF_SCALE_OPSET if half else PER_CHANNEL_OPSET
         return PER_CHANNEL_OPSET if half else CAST_OPSET
 
-    def grid(self, layer: Layer, recipe: Recipe, bits: int) -> tuple[Grid, str]:
+    def activations(self, recipe: Recipe, given: bool) -> ActivationRules | None:
+        """Stored in 8 bits where asked for."""
+        return self.rules if recipe.activations == "int8" else None
+
+    def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
         """The grid for `layer`, and why it is not the one asked for. Embeddings are always 8-bit."""
+        if eight_bit:
+            return eight_bit_grid(recipe, bits)
         return choose_grid(layer, recipe, 8 if layer.layout.kind == "gather" else bits, self.packed_int2)
 
     def rewrite(
-        self, model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], recipe: Recipe
+        self,
+        model: Model,
+        layers: Sequence[Layer],
+        solutions: Mapping[str, Solution],
+        recipe: Recipe,
+        stored: Stored = NOTHING_STORED,
     ) -> list[Written]:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
-        return rewrite_weights(model, layers, solutions, recipe.weight_form, self.packed_int2)
+        form = Form(recipe.weight_form, self.packed_int2, self.rules is not None and self.rules.float_bias)
+        return rewrite_weights(model, layers, solutions, form, stored)
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
         """What in a written file would not fuse or not load elsewhere."""

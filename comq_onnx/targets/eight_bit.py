@@ -1,0 +1,164 @@
+"""How layers that compute in 8 bits are written: weights, biases, and the Q/DQ pairs around activations.
+
+The codes of a weight lie in the file as narrow as they are; a Cast brings them to int8 when the model is
+loaded, and the kernels see an int8 weight with a zero point, without which onnxruntime does not fuse a Gemm.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from comq_onnx.graph.edit import BIAS_INPUT, as_vector, following_add, insert_after, insert_before
+from comq_onnx.graph.io import Model
+from comq_onnx.graph.layout import from_rows
+from comq_onnx.graph.locate import free_name, node_of
+from comq_onnx.graph.slots import slots_of
+from comq_onnx.graph.tensors import array_tensor, float_tensor, quantized_tensor
+from comq_onnx.records import Layer, Placed, Solution, ValueGrid
+from comq_onnx.targets.forms import Piece
+
+INT32 = np.iinfo(np.int32)
+MOST_STEPS = 2.0**30
+"""Of a bias: half of what int32 holds is left for the sum of the products."""
+
+
+def channel_axis(layer: Layer) -> int:
+    """The axis of a weight along which its output channels lie."""
+    return {"conv": 0, "conv_transpose": 1}.get(layer.layout.kind, len(layer.layout.shape) - 1)
+
+
+def eight_bit_weight(piece: Piece, solution: Solution, bits: int) -> gs.Variable:
+    """``DequantizeLinear(codes, scale, 0)``; codes stored in fewer than 8 `bits` are cast to int8.
+
+    ValueError where the solution has blocks or zero points.
+    """
+    layout = piece.layer.layout
+    if solution.scale.shape[1] != 1 or solution.zero_point is not None:
+        raise ValueError(f"{piece.layer.name}: 8-bit kernels take one scale per channel and no zero point")
+    codes: gs.Tensor = piece.integers("quantized", from_rows(solution.codes, layout), bits)
+    if bits < 8:
+        codes = piece.node("Cast", [codes], to=TensorProto.INT8)
+    scale = solution.scale[:, 0].reshape(-1)
+    zero = piece.integers("zero_point", np.zeros(scale.shape, np.int8), 8)
+    linear = [codes, piece.floats("scale", scale), zero]
+    return piece.node("DequantizeLinear", linear, axis=channel_axis(piece.layer))
+
+
+def room_for_bias(model: Model, layer: Layer, solution: Solution, grid: ValueGrid) -> Solution:
+    """A solution whose products are not too small beside the layer's bias, for it to be int32 at their scale.
+
+    A channel whose weights are next to nothing has a scale so small that its bias would be more than 2^30
+    steps of it. It gets a larger scale: what is rounded away is below a 2^-30th of the bias for each product.
+    Kernels that find a float bias round it to int32 themselves, and clip it.
+    """
+    vector = _bias_vector(model, layer)
+    if vector is None:
+        return solution
+    old = solution.scale[:, 0].reshape(-1)
+    least = np.abs(vector.astype(np.float64)) / (grid.scale * MOST_STEPS)
+    if np.all(least <= old):
+        return solution
+    scale = np.maximum(old, least).astype(np.float32)
+    groups, _, cols = solution.codes.shape
+    ratio = (old / scale).reshape(groups, 1, cols)
+    codes = np.rint(solution.codes * ratio).astype(solution.codes.dtype)
+    said = (
+        f"{np.count_nonzero(scale != old)} channels of next to no weight have a larger scale, for their bias"
+    )
+    note = f"{solution.note}; {said}" if solution.note else said
+    return replace(solution, codes=codes, scale=scale.reshape(groups, 1, cols), note=note)
+
+
+def integer_bias(model: Model, layer: Layer, solution: Solution, grid: ValueGrid, taken: set[str]) -> str:
+    """Store the constant bias of a layer as int32 at the scale of its products, exactly: ``sx * sw``.
+
+    Kernels add it to their sums without looking at its scale. The answer says why the bias stays float, empty
+    where it does not. ValueError where it has no room (`room_for_bias`).
+    """
+    node, graph = node_of(model, layer)
+    holder, index = _bias_place(node, graph, layer)
+    if holder is None:
+        return ""
+    vector = _bias_vector(model, layer)
+    if vector is None:
+        return "its bias is not one number for each channel"
+    scale = np.float32(grid.scale) * solution.scale[:, 0].reshape(-1).astype(np.float32)
+    steps = np.rint(vector.astype(np.float64) / scale.astype(np.float64))
+    if np.any(np.abs(steps) > INT32.max):
+        raise ValueError(f"{layer.name}: its bias has no room in int32")
+    name = free_name(f"{layer.weight}_bias_DequantizeLinear", taken)
+    stem = free_name(f"{layer.weight}_bias", taken)
+    codes = array_tensor(free_name(f"{stem}_quantized", taken), steps.astype(np.int32))
+    scales = float_tensor(free_name(f"{stem}_scale", taken), scale, "float32")
+    output = gs.Variable(free_name(f"{name}_output", taken))
+    linear = gs.Node("DequantizeLinear", name, attrs={"axis": 0}, inputs=[codes, scales], outputs=[output])
+    insert_before(graph, node, [linear])
+    holder.inputs[index] = output
+    return ""
+
+
+def _bias_vector(model: Model, layer: Layer) -> np.ndarray | None:
+    """The bias of a layer as ``[channels]``; None where it has none, or none of that form."""
+    holder, index = _bias_place(*node_of(model, layer), layer)
+    return as_vector(holder.inputs[index], layer.layout.groups * layer.layout.cols) if holder else None
+
+
+def _bias_place(node: gs.Node, graph: gs.Graph, layer: Layer) -> tuple[gs.Node | None, int]:
+    """The node that adds a layer's bias, and which of its inputs that is."""
+    if layer.op == "MatMul":
+        add = following_add(node, graph)
+        places = [i for i, t in enumerate(add.inputs) if isinstance(t, gs.Constant)] if add else []
+        return (add, places[0]) if places else (None, 0)
+    has_bias = len(node.inputs) > BIAS_INPUT and not node.inputs[BIAS_INPUT].is_empty()
+    return (node, BIAS_INPUT) if has_bias else (None, 0)
+
+
+def store_activations(
+    model: Model, placed: Sequence[Placed], grids: Mapping[str, ValueGrid], taken: set[str]
+) -> None:
+    """Put a QuantizeLinear and a DequantizeLinear behind each of these tensors of the main graph.
+
+    `grids` holds the grid of each tensor. Names of graph outputs stay.
+    """
+    graph = model.graph
+    tensors = {t.name: t for t in graph.inputs} | {t.name: t for n in graph.nodes for t in n.outputs}
+    for value in placed:
+        _store(graph, tensors[value.tensor], value.readers, grids[value.tensor], taken)
+
+
+def _store(
+    graph: gs.Graph, tensor: gs.Variable, readers: Iterable[str] | None, grid: ValueGrid, taken: set[str]
+) -> None:
+    name, maker = tensor.name, tensor.inputs[0] if tensor.inputs else None
+    stored = gs.Variable(free_name(f"{name}_quantized", taken))
+    restored = gs.Variable(free_name(f"{name}_dequantized", taken), tensor.dtype, tensor.shape)
+    slots = [(n, i) for n, i in slots_of(tensor) if readers is None or n.name in readers]
+    is_output = readers is None and any(t is tensor for t in graph.outputs)
+    if is_output and maker is not None:
+        # The graph's output keeps its name: what is restored takes it over.
+        before = gs.Variable(free_name(f"{name}_before_storage", taken), tensor.dtype, tensor.shape)
+        maker.outputs[[t is tensor for t in maker.outputs].index(True)] = before
+        tensor, restored = before, tensor
+    for node, index in slots:
+        node.inputs[index] = restored
+    scale = float_tensor(free_name(f"{name}_scale", taken), np.asarray(grid.scale), _float_name(tensor))
+    code = np.asarray(grid.zero_point, np.int8 if grid.kind.signed else np.uint8)
+    kind = TensorProto.INT8 if grid.kind.signed else TensorProto.UINT8
+    zero = quantized_tensor(free_name(f"{name}_zero_point", taken), code, kind)
+    quantize = free_name(f"{name}_QuantizeLinear", taken)
+    dequantize = free_name(f"{name}_DequantizeLinear", taken)
+    pair = [
+        gs.Node("QuantizeLinear", quantize, inputs=[tensor, scale, zero], outputs=[stored]),
+        gs.Node("DequantizeLinear", dequantize, inputs=[stored, scale, zero], outputs=[restored]),
+    ]
+    if maker is None:
+        graph.nodes = [*pair, *graph.nodes]
+    else:
+        insert_after(graph, maker, pair)
+
+
+def _float_name(tensor: gs.Variable) -> str:
+    return "float16" if tensor.dtype is not None and np.dtype(tensor.dtype).name == "float16" else "float32"

@@ -1,0 +1,300 @@
+"""Which activation tensors are stored in 8 bits: decided per value, by a target's rules.
+
+A layer that computes in 8 bits needs its input stored so, and, where the runtime fuses only what has 8-bit
+outputs too, its output: then everything that reads the output reads the stored form. Between such tensors,
+operators that move values, or that runtimes compute in 8 bits themselves, are carried along where all they
+read is stored already and somebody behind them wants it stored. All else stays in float.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from comq_onnx.graph.edit import as_vector, following_add
+from comq_onnx.graph.io import Model
+from comq_onnx.graph.locate import node_of
+from comq_onnx.graph.slots import attribute, is_standard, slots_of
+from comq_onnx.graph.tensors import values_of
+from comq_onnx.records import ActivationKind, Layer, Placed, ValueGrid
+
+MOVERS = frozenset(
+    ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Resize")
+    + ("Split", "Gather", "Identity", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Pad")
+)
+"""Operators whose outputs hold values of their first input (Concat: of all), so that one grid serves both."""
+COMPUTERS = frozenset(("Add", "AveragePool", "GlobalAveragePool"))
+"""Operators that runtimes compute in 8 bits, with a grid of its own for each tensor."""
+MAX_CLIP_INPUTS = 3
+
+
+@dataclass(frozen=True)
+class ActivationRules:
+    """What a runtime wants of 8-bit activations."""
+
+    kind: ActivationKind
+    outputs: frozenset[str]
+    """Operators of layers that are fused only if their outputs are stored in 8 bits too"""
+    float_bias: bool
+    """Whether biases stay float; they are int32 at the scale of the products otherwise"""
+    carried: frozenset[str]
+    """Operators between layers that are computed in 8 bits"""
+    residuals: bool
+    """Whether what a layer's output is added to is stored in 8 bits though the output is not"""
+    products: bool
+    """Whether both inputs of a product of two activations are stored in 8 bits"""
+    refuses: Callable[["Site"], str]
+    """Why a layer's activations stay float; empty where they do not"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer with its place in the graph, as rules look at it."""
+
+    layer: Layer
+    node: gs.Node
+    depthwise_net: bool
+    """Whether any Conv of the model has a group for each few channels"""
+    pooled: bool
+    """Whether its input has been pooled to one position: a squeeze-and-excite branch"""
+    size_first: bool
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is stored in 8 bits, in the order of the graph, and why layers are not."""
+
+    values: tuple[Placed, ...] = ()
+    layers: frozenset[str] = frozenset()
+    """Names of the layers that compute in 8 bits"""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a layer's activations stay float, by its name"""
+
+
+NOWHERE = Placement()
+"""All activations stay float."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A placement and the grids that were chosen for it: all that writing 8-bit activations takes."""
+
+    placement: Placement = NOWHERE
+    grids: Mapping[str, ValueGrid] = field(default_factory=dict)
+    """By tensor"""
+
+
+NOTHING_STORED = Stored()
+
+
+def place(model: Model, layers: Sequence[Layer], rules: ActivationRules, size_first: bool) -> Placement:
+    """Decide for a prepared model; nothing is changed."""
+    return _Placer(model, layers, rules).run(size_first)
+
+
+class _Placer:
+    """What is known of the graph, and what has been decided so far."""
+
+    def __init__(self, model: Model, layers: Sequence[Layer], rules: ActivationRules) -> None:
+        self._graph, self._rules = model.graph, rules
+        self._sites = [(layer, node_of(model, layer)[0]) for layer in layers if not layer.in_subgraph]
+        self._nested = [layer for layer in layers if layer.in_subgraph]
+        self._outputs = {id(tensor) for tensor in model.graph.outputs}
+        self._inside = {id(node) for node in model.graph.nodes}
+        self._held: set[int] = set()
+        """Tensors of which everything reads the stored form"""
+        self._read: dict[int, list[str]] = {}
+        """Nodes that read the stored form of tensors that others read in float"""
+        self._wanted: set[int] = set()
+        self._group: dict[int, int] = {}
+
+    def run(self, size_first: bool) -> Placement:
+        depthwise = any(is_depthwise(layer) for layer, _ in self._sites)
+        reasons = {layer.name: "inside a subgraph" for layer in self._nested}
+        chosen: list[tuple[Layer, gs.Node]] = []
+        for layer, node in self._sites:
+            site = Site(layer, node, depthwise, _is_pooled(node), size_first)
+            if why := _cannot(layer) or self._rules.refuses(site):
+                reasons[layer.name] = why
+            else:
+                chosen.append((layer, node))
+        products = [n for n in self._graph.nodes if self._rules.products and _is_product(n)]
+        self._start(chosen, products)
+        self._carry()
+        for _, node in chosen:
+            self._ask(node.inputs[0], node)
+        for node in products:
+            self._ask(node.inputs[0], node)
+            self._ask(node.inputs[1], node)
+        if self._rules.residuals:
+            self._ask_residuals(chosen)
+        return Placement(tuple(self._placed()), frozenset(la.name for la, _ in chosen), reasons)
+
+    def _start(self, chosen: Sequence[tuple[Layer, gs.Node]], products: Sequence[gs.Node]) -> None:
+        """Outputs that must be stored, and inputs that somebody wants stored."""
+        for layer, node in chosen:
+            self._wanted.add(id(node.inputs[0]))
+            if layer.op in self._rules.outputs:
+                self._held.add(id(self.unit_output(node)))
+        for node in products:
+            self._wanted.update(id(tensor) for tensor in node.inputs)
+
+    def _carry(self) -> None:
+        """Carry operators along whose inputs are stored and whose outputs are wanted so."""
+        carried = [n for n in self._graph.nodes if not n.domain and n.op in self._rules.carried]
+        for node in reversed(carried):
+            output = self.unit_output(node)
+            if id(output) in self._wanted and id(output) not in self._outputs:
+                self._wanted.update(id(tensor) for tensor in _carried_inputs(node))
+        for node in carried:
+            inputs, output = _carried_inputs(node), self.unit_output(node)
+            if not inputs or id(output) not in self._wanted or len(node.outputs) != 1:
+                continue
+            if all(id(tensor) in self._held for tensor in inputs) and _moves_plainly(node):
+                self._held.add(id(output))
+                if node.op in MOVERS and output is node.outputs[0]:
+                    for tensor in inputs:
+                        self._join(tensor, output)
+
+    def _ask(self, tensor: gs.Tensor, node: gs.Node) -> None:
+        if id(tensor) not in self._held:
+            self._read.setdefault(id(tensor), []).append(node.name)
+
+    def _ask_residuals(self, chosen: Sequence[tuple[Layer, gs.Node]]) -> None:
+        """What the output of a Conv is added to."""
+        for layer, node in chosen:
+            add = following_add(node, self._graph) if layer.op in ("Conv", "ConvTranspose") else None
+            for tensor in add.inputs if add else ():
+                if tensor is not node.outputs[0] and isinstance(tensor, gs.Variable):
+                    self._ask(tensor, add)
+
+    def unit_output(self, node: gs.Node) -> gs.Tensor:
+        """What a node makes once its bias and the Relu or Clip that alone read it are absorbed."""
+        output = node.outputs[0]
+        if node.op in ("MatMul", "Gemm") and (add := following_add(node, self._graph)):
+            others = [t for t in add.inputs if t is not output]
+            if len(others) == 1 and _is_row(others[0]):
+                output = add.outputs[0]
+        while self._alone(output) and _limits(reader := output.outputs[0]) is not None:
+            output = reader.outputs[0]
+        return output
+
+    def _alone(self, tensor: gs.Tensor) -> bool:
+        return (
+            len(list(slots_of(tensor))) == 1
+            and id(tensor) not in self._outputs
+            and id(tensor.outputs[0]) in self._inside
+        )
+
+    def _join(self, first: gs.Tensor, second: gs.Tensor) -> None:
+        a, b = self._root(id(first)), self._root(id(second))
+        self._group[b] = a
+
+    def _root(self, key: int) -> int:
+        while self._group.get(key, key) != key:
+            key = self._group[key]
+        return key
+
+    def _placed(self) -> Iterator[Placed]:
+        """All that was decided, in the order of the graph."""
+        tensors = [*self._graph.inputs, *(t for node in self._graph.nodes for t in node.outputs)]
+        names = {id(tensor): tensor.name for tensor in tensors}
+        for tensor in tensors:
+            key = id(tensor)
+            if key not in self._held and key not in self._read:
+                continue
+            readers = None if key in self._held else tuple(dict.fromkeys(self._read[key]))
+            low, high = limits_of(tensor)
+            yield Placed(tensor.name, readers, names[self._root(key)], low, high)
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """Whether a Conv has groups of so few channels that its products are as small as its sums."""
+    return layer.layout.kind == "conv" and layer.layout.groups > 1 and layer.layout.cols <= MAX_CLIP_INPUTS
+
+
+def limits_of(tensor: gs.Tensor) -> tuple[float, float]:
+    """What a Relu, Clip or Softmax keeps the values of a tensor between, seen through operators that move."""
+    while tensor.inputs:
+        node = tensor.inputs[0]
+        if (limits := _limits(node)) is not None:
+            return limits
+        if is_standard(node, "Softmax", "Sigmoid", "HardSigmoid"):
+            return 0.0, 1.0
+        if node.domain or node.op not in MOVERS or node.op in ("Concat", "Pad"):
+            break
+        tensor = node.inputs[0]
+    return float("-inf"), float("inf")
+
+
+def _limits(node: gs.Node) -> tuple[float, float] | None:
+    """The range of a Relu, or of a Clip at constants; None for any other operator."""
+    if is_standard(node, "Relu"):
+        return 0.0, float("inf")
+    if not is_standard(node, "Clip"):
+        return None
+    ends = [float("-inf"), float("inf")]
+    for place, tensor in enumerate(node.inputs[1:MAX_CLIP_INPUTS]):
+        if tensor.is_empty():
+            continue
+        if not isinstance(tensor, gs.Constant):
+            return None
+        ends[place] = float(values_of(tensor).reshape(()))
+    return ends[0], ends[1]
+
+
+def _cannot(layer: Layer) -> str:
+    """Why no runtime computes a layer in 8 bits, as a clause."""
+    if layer.op == "Gather":
+        return "an embedding multiplies nothing"
+    if layer.layout.kind == "matmul_left":
+        return "the weight is the left operand"
+    if layer.layout.kind == "matmul" and len(layer.layout.shape) != 2:
+        return "the weight has a batch axis"
+    return f"{layer.dtype} activations" if layer.dtype in ("float64", "bfloat16") else ""
+
+
+def _is_product(node: gs.Node) -> bool:
+    """Whether a node multiplies two activations."""
+    return is_standard(node, "MatMul") and all(isinstance(t, gs.Variable) for t in node.inputs)
+
+
+def _is_pooled(node: gs.Node) -> bool:
+    """Whether the input of a Conv is one position: it comes from a global pool, through Convs of one."""
+    tensor = node.inputs[0]
+    while node.op == "Conv" and tensor.inputs:
+        maker = tensor.inputs[0]
+        if is_standard(maker, "GlobalAveragePool", "GlobalMaxPool"):
+            return True
+        if is_standard(maker, "ReduceMean") and _over_image(maker):
+            return True
+        if not is_standard(maker, "Conv", "Relu", "Clip", "HardSwish", "PRelu"):
+            return False
+        tensor = maker.inputs[0]
+    return False
+
+
+def _over_image(mean: gs.Node) -> bool:
+    """Whether a ReduceMean leaves one position of an image, by axes that are written down."""
+    axes = attribute(mean, "axes")
+    if axes is None and len(mean.inputs) > 1 and isinstance(mean.inputs[1], gs.Constant):
+        axes = values_of(mean.inputs[1]).tolist()
+    return bool(axes) and attribute(mean, "keepdims", 1) == 1 and not {0, 1} & set(axes)
+
+
+def _is_row(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant) and as_vector(tensor, int(np.prod(tensor.shape))) is not None
+
+
+def _carried_inputs(node: gs.Node) -> list[gs.Tensor]:
+    """Activations a carried operator computes with; empty where one of its operands is a constant."""
+    operands = list(node.inputs) if node.op in ("Add", "Concat") else list(node.inputs[:1])
+    return operands if all(isinstance(t, gs.Variable) for t in operands) else []
+
+
+def _moves_plainly(node: gs.Node) -> bool:
+    """Whether the operator leaves values as they are (a Resize that interpolates and a Pad do not)."""
+    if node.op == "Resize":
+        return attribute(node, "mode", "nearest") == "nearest"
+    return node.op != "Pad"
