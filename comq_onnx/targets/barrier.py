@@ -48,6 +48,18 @@ def raise_barrier(model: Model, layer: Layer, ranks: Mapping[str, int], taken: s
         _insert_reshape(graph, last, rank, taken)
 
 
+def part_from_bias(model: Model, layer: Layer, ranks: Mapping[str, int], taken: set[str]) -> None:
+    """Put a Reshape between a MatMul with 8-bit inputs and the Add of its float bias.
+
+    onnxruntime would make a Gemm of the two, which it leaves in float unless its output is stored in 8 bits,
+    and from opset 21 on it fails to load that where the codes are int8.
+    """
+    node, graph = node_of(model, layer)
+    rank = ranks.get(layer.input, 0)
+    if layer.op == "MatMul" and rank >= MATRIX and following_add(node, graph):
+        _insert_reshape(graph, node, rank, taken)
+
+
 def _insert_reshape(graph: gs.Graph, node: gs.Node, rank: int, taken: set[str]) -> None:
     """Let what reads the output of `node` read it through a Reshape whose zeros keep every dimension."""
     output, name = node.outputs[0], free_name(f"{node.name}_fusion_barrier", taken)

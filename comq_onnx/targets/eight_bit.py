@@ -4,8 +4,8 @@ The codes of a weight lie in the file as narrow as they are; a Cast brings them 
 loaded, and the kernels see an int8 weight with a zero point, without which onnxruntime does not fuse a Gemm.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -17,8 +17,9 @@ from comq_onnx.graph.layout import from_rows
 from comq_onnx.graph.locate import free_name, node_of
 from comq_onnx.graph.slots import slots_of
 from comq_onnx.graph.tensors import array_tensor, float_tensor, quantized_tensor
-from comq_onnx.records import Layer, Placed, Solution, ValueGrid
+from comq_onnx.records import Layer, Solution, ValueGrid
 from comq_onnx.targets.forms import Piece
+from comq_onnx.targets.placement import Stored
 
 INT32 = np.iinfo(np.int32)
 MOST_STEPS = 2.0**30
@@ -116,48 +117,79 @@ def _bias_place(node: gs.Node, graph: gs.Graph, layer: Layer) -> tuple[gs.Node |
     return (node, BIAS_INPUT) if has_bias else (None, 0)
 
 
-def store_activations(
-    model: Model, placed: Sequence[Placed], grids: Mapping[str, ValueGrid], taken: set[str]
-) -> None:
-    """Put a QuantizeLinear and a DequantizeLinear behind each of these tensors of the main graph.
+def store_activations(model: Model, stored: Stored, apart: bool, taken: set[str]) -> None:
+    """Put a QuantizeLinear and a DequantizeLinear behind each tensor that is to be stored in 8 bits.
 
-    `grids` holds the grid of each tensor. Names of graph outputs stay.
+    With `apart`, each reader has a QuantizeLinear of its own, and their scales differ by a float32 step:
+    where int8 codes have several readers onnxruntime fuses none, and it merges nodes that are equal. Names of
+    graph outputs stay.
     """
     graph = model.graph
     tensors = {t.name: t for t in graph.inputs} | {t.name: t for n in graph.nodes for t in n.outputs}
-    for value in placed:
-        _store(graph, tensors[value.tensor], value.readers, grids[value.tensor], taken)
+    for value in stored.placement.values:
+        _store(graph, tensors[value.tensor], value.readers, _Pair(stored.grids[value.tensor], apart, taken))
 
 
-def _store(
-    graph: gs.Graph, tensor: gs.Variable, readers: Iterable[str] | None, grid: ValueGrid, taken: set[str]
-) -> None:
-    name, maker = tensor.name, tensor.inputs[0] if tensor.inputs else None
-    stored = gs.Variable(free_name(f"{name}_quantized", taken))
-    restored = gs.Variable(free_name(f"{name}_dequantized", taken), tensor.dtype, tensor.shape)
+@dataclass
+class _Pair:
+    """The nodes that store one tensor and restore it, as they are made."""
+
+    grid: ValueGrid
+    apart: bool
+    taken: set[str]
+    nodes: list[gs.Node] = field(default_factory=list)
+    constants: tuple[gs.Constant, gs.Constant] | None = None
+
+    def restored(self, tensor: gs.Variable, into: gs.Variable | None = None) -> gs.Variable:
+        """What one more reader of `tensor` reads, or `into`."""
+        name = tensor.name
+        if self.apart or self.constants is None:
+            self.constants = self._scale(tensor), self._zero(name)
+            self._add("QuantizeLinear", tensor, gs.Variable(free_name(f"{name}_quantized", self.taken)))
+        stored = next(node for node in reversed(self.nodes) if node.op == "QuantizeLinear").outputs[0]
+        into = into or gs.Variable(free_name(f"{name}_dequantized", self.taken), tensor.dtype, tensor.shape)
+        self._add("DequantizeLinear", stored, into)
+        return into
+
+    def _add(self, op: str, source: gs.Tensor, into: gs.Variable) -> None:
+        inputs = [source, *(self.constants or ())]
+        name = free_name(f"{into.name}_{op}", self.taken)
+        self.nodes.append(gs.Node(op, name, inputs=inputs, outputs=[into]))
+
+    def _scale(self, tensor: gs.Variable) -> gs.Constant:
+        made = sum(node.op == "QuantizeLinear" for node in self.nodes)
+        scale = np.float32(self.grid.scale)
+        for _ in range(made):
+            scale = np.nextafter(scale, np.float32(np.inf))
+        return float_tensor(free_name(f"{tensor.name}_scale", self.taken), scale, _float_name(tensor))
+
+    def _zero(self, name: str) -> gs.Constant:
+        signed = self.grid.kind.signed
+        code = np.asarray(self.grid.zero_point, np.int8 if signed else np.uint8)
+        kind = TensorProto.INT8 if signed else TensorProto.UINT8
+        return quantized_tensor(free_name(f"{name}_zero_point", self.taken), code, kind)
+
+
+def _store(graph: gs.Graph, tensor: gs.Variable, readers: Iterable[str] | None, pair: _Pair) -> None:
+    maker = tensor.inputs[0] if tensor.inputs else None
     slots = [(n, i) for n, i in slots_of(tensor) if readers is None or n.name in readers]
-    is_output = readers is None and any(t is tensor for t in graph.outputs)
-    if is_output and maker is not None:
+    output = tensor if readers is None and any(t is tensor for t in graph.outputs) else None
+    if output is not None and maker is not None:
         # The graph's output keeps its name: what is restored takes it over.
-        before = gs.Variable(free_name(f"{name}_before_storage", taken), tensor.dtype, tensor.shape)
-        maker.outputs[[t is tensor for t in maker.outputs].index(True)] = before
-        tensor, restored = before, tensor
+        before = free_name(f"{output.name}_before_storage", pair.taken)
+        tensor = gs.Variable(before, output.dtype, output.shape)
+        maker.outputs[[t is output for t in maker.outputs].index(True)] = tensor
+    made: dict[int, gs.Variable] = {}
     for node, index in slots:
-        node.inputs[index] = restored
-    scale = float_tensor(free_name(f"{name}_scale", taken), np.asarray(grid.scale), _float_name(tensor))
-    code = np.asarray(grid.zero_point, np.int8 if grid.kind.signed else np.uint8)
-    kind = TensorProto.INT8 if grid.kind.signed else TensorProto.UINT8
-    zero = quantized_tensor(free_name(f"{name}_zero_point", taken), code, kind)
-    quantize = free_name(f"{name}_QuantizeLinear", taken)
-    dequantize = free_name(f"{name}_DequantizeLinear", taken)
-    pair = [
-        gs.Node("QuantizeLinear", quantize, inputs=[tensor, scale, zero], outputs=[stored]),
-        gs.Node("DequantizeLinear", dequantize, inputs=[stored, scale, zero], outputs=[restored]),
-    ]
+        if id(node) not in made:
+            made[id(node)] = pair.restored(tensor)
+        node.inputs[index] = made[id(node)]
+    if output is not None:
+        pair.restored(tensor, output)
     if maker is None:
-        graph.nodes = [*pair, *graph.nodes]
+        graph.nodes = [*pair.nodes, *graph.nodes]
     else:
-        insert_after(graph, maker, pair)
+        insert_after(graph, maker, pair.nodes)
 
 
 def _float_name(tensor: gs.Variable) -> str:

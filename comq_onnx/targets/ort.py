@@ -25,6 +25,7 @@ RULES = ActivationRules(
     kind=ActivationKind(signed=False, symmetric=False),
     outputs=frozenset(("Conv",)),
     float_bias=False,
+    apart=False,
     carried=MOVERS | COMPUTERS,
     residuals=False,
     products=True,

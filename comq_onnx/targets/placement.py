@@ -38,6 +38,8 @@ class ActivationRules:
     """Operators of layers that are fused only if their outputs are stored in 8 bits too"""
     float_bias: bool
     """Whether biases stay float; they are int32 at the scale of the products otherwise"""
+    apart: bool
+    """Whether each reader of a tensor needs a QuantizeLinear of its own"""
     carried: frozenset[str]
     """Operators between layers that are computed in 8 bits"""
     residuals: bool

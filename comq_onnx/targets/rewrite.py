@@ -18,7 +18,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import names_in, node_of
 from comq_onnx.recipe import WeightForm
 from comq_onnx.records import Layer, Solution, ValueGrid
-from comq_onnx.targets.barrier import raise_barrier
+from comq_onnx.targets.barrier import part_from_bias, raise_barrier
 from comq_onnx.targets.blocks import is_right_side, stored_bits
 from comq_onnx.targets.eight_bit import (
     eight_bit_weight,
@@ -47,6 +47,10 @@ class Form:
     """Whether 2-bit codes are stored in 2 bits"""
     float_bias: bool = False
     """Whether layers that compute in 8 bits keep a float bias"""
+    apart: bool = False
+    """Whether each reader of an activation stored in 8 bits has a QuantizeLinear of its own"""
+    linear: bool = True
+    """Whether the runtime fuses a DequantizeLinear into the product it feeds"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def rewrite_weights(
     inputs = {layer.name: stored.grids[layer.input] for layer in layers if layer.name in names}
     draft = Draft(model, form, names_in(model), ranks, inputs)
     written = [write_layer(draft, layer, solutions[layer.name]) for layer in layers]
-    store_activations(model, stored.placement.values, stored.grids, draft.taken)
+    store_activations(model, stored, form.apart, draft.taken)
     return written
 
 
@@ -91,7 +95,7 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     right = is_right_side(layer.layout)
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     note = unfused(draft, layer) if right else ""
-    wanted = draft.form.weight_form == "dq" or (right and not note)
+    wanted = draft.form.weight_form == "dq" or (right and not note and draft.form.linear)
     plan = plan_linear(layer, solution, bits) if wanted else None
     if wanted and not plan:
         note = "DequantizeLinear does not hold its scales"
@@ -122,7 +126,9 @@ def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
     solution = room_for_bias(draft.model, layer, solution, draft.inputs[layer.name])
     note = ""
-    if not draft.form.float_bias:
+    if draft.form.float_bias:
+        part_from_bias(draft.model, layer, draft.ranks, draft.taken)
+    else:
         note = integer_bias(draft.model, layer, solution, draft.inputs[layer.name], draft.taken)
     piece = Piece(layer, draft.taken)
     weight = eight_bit_weight(piece, solution, bits)

@@ -30,6 +30,8 @@ class WeightOnly:
     """Whether 2-bit codes are stored in 2 bits (opset 25); they lie in an int4 tensor otherwise"""
     rules: ActivationRules | None = None
     """How activations are stored in 8 bits, where they can be"""
+    linear: bool = True
+    """Whether the runtime has kernels for weights behind a DequantizeLinear"""
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """The lowest opset that holds `recipe`: packed int2 25, int4 and blocks 21, half scales 19, DQ 13."""
@@ -65,7 +67,9 @@ class WeightOnly:
         stored: Stored = NOTHING_STORED,
     ) -> list[Written]:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
-        form = Form(recipe.weight_form, self.packed_int2, self.rules is not None and self.rules.float_bias)
+        rules = self.rules
+        float_bias, apart = (rules.float_bias, rules.apart) if rules else (False, False)
+        form = Form(recipe.weight_form, self.packed_int2, float_bias, apart, self.linear)
         return rewrite_weights(model, layers, solutions, form, stored)
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
