@@ -1,4 +1,4 @@
-"""OpenVINO: weights that its CPU plugin keeps compressed, 2-bit codes in int4, and 8-bit activations as uint8."""
+"""OpenVINO: weights that its CPU plugin keeps compressed, 2-bit codes in int4, 8-bit activations as uint8."""
 
 from comq_onnx.targets import ort
 from comq_onnx.targets.weight_only import WeightOnly

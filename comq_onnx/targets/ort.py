@@ -31,4 +31,4 @@ RULES = ActivationRules(
     products=True,
     refuses=refuses,
 )
-ORT = WeightOnly(name="ort", packed_int2=True, rules=RULES)
+ORT = WeightOnly(name="ort", packed_int2=True, rules=RULES, dynamic=True, contrib=True)

@@ -48,6 +48,8 @@ class ActivationRules:
     """Whether both inputs of a product of two activations are stored in 8 bits"""
     refuses: Callable[["Site"], str]
     """Why a layer's activations stay float; empty where they do not"""
+    stored: bool = True
+    """Whether activations are stored by grids chosen beforehand; they are rounded on the fly otherwise"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,24 @@ class Placement:
     """Why a layer's activations stay float, by its name"""
 
 
+def _products_alone(site: Site) -> str:
+    if site.layer.dtype != "float32":
+        return f"no 8-bit kernel for {site.layer.dtype} activations"
+    return "" if site.layer.op in ("MatMul", "Gemm") else f"no kernel rounds the input of a {site.layer.op}"
+
+
+DYNAMIC_RULES = ActivationRules(
+    kind=ActivationKind(signed=False, symmetric=False),
+    outputs=frozenset(),
+    float_bias=True,
+    apart=False,
+    carried=frozenset(),
+    residuals=False,
+    products=False,
+    refuses=_products_alone,
+    stored=False,
+)
+"""Inputs of products rounded on the fly: nothing is stored in 8 bits."""
 NOWHERE = Placement()
 """All activations stay float."""
 
@@ -131,7 +151,8 @@ class _Placer:
             self._ask(node.inputs[1], node)
         if self._rules.residuals:
             self._ask_residuals(chosen)
-        return Placement(tuple(self._placed()), frozenset(la.name for la, _ in chosen), reasons)
+        values = tuple(self._placed()) if self._rules.stored else ()
+        return Placement(values, frozenset(la.name for la, _ in chosen), reasons)
 
     def _start(self, chosen: Sequence[tuple[Layer, gs.Node]], products: Sequence[gs.Node]) -> None:
         """Outputs that must be stored, and inputs that somebody wants stored."""

@@ -20,6 +20,7 @@ from comq_onnx.recipe import WeightForm
 from comq_onnx.records import Layer, Solution, ValueGrid
 from comq_onnx.targets.barrier import part_from_bias, raise_barrier
 from comq_onnx.targets.blocks import is_right_side, stored_bits
+from comq_onnx.targets.dynamic import Rounded, dynamic_product
 from comq_onnx.targets.eight_bit import (
     eight_bit_weight,
     integer_bias,
@@ -33,9 +34,10 @@ from comq_onnx.targets.forms import (
     gather_rows,
     plan_linear,
 )
+from comq_onnx.targets.nbits import matmul_nbits, nbits_block
 from comq_onnx.targets.placement import Stored
 from comq_onnx.targets.ranks import tensor_ranks
-from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, EIGHT_BIT, Written
+from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, Written
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Form:
     """Whether each reader of an activation stored in 8 bits has a QuantizeLinear of its own"""
     linear: bool = True
     """Whether the runtime fuses a DequantizeLinear into the product it feeds"""
+    nbits: bool = False
+    """Whether products are written as MatMulNBits where it holds them"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,11 @@ class Draft:
     """Names in use; grows with every edit"""
     ranks: Mapping[str, int]
     """Axes of tensors by name, before any edit; empty where no layer's form depends on them"""
-    inputs: Mapping[str, ValueGrid]
-    """How the inputs of layers that compute in 8 bits are stored, by layer"""
+    inputs: Mapping[str, ValueGrid | None]
+    """How the inputs of layers that compute in 8 bits are stored, by layer; None where they are rounded on
+    the fly"""
+    rounded: Rounded
+    """Activations that are rounded on the fly"""
 
 
 def rewrite_weights(
@@ -77,8 +84,8 @@ def rewrite_weights(
     """Write each layer's codes, scales and bias into ``model.graph``, in place, and what `stored` says."""
     ranks = tensor_ranks(model) if any(asks_rank(layer) for layer in layers) else {}
     names = stored.placement.layers
-    inputs = {layer.name: stored.grids[layer.input] for layer in layers if layer.name in names}
-    draft = Draft(model, form, names_in(model), ranks, inputs)
+    inputs = {layer.name: stored.grids.get(layer.input) for layer in layers if layer.name in names}
+    draft = Draft(model, form, names_in(model), ranks, inputs, {})
     written = [write_layer(draft, layer, solutions[layer.name]) for layer in layers]
     store_activations(model, stored, form.apart, draft.taken)
     return written
@@ -91,6 +98,8 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
         return write_gather(draft, layer, solution)
     if layer.name in draft.inputs:
         return write_eight_bit(draft, layer, solution)
+    if draft.form.nbits and holds_nbits(draft, layer, solution):
+        return write_nbits(draft, layer, solution)
     bits = stored_bits(layer, solution.grid.bits, draft.form.packed_int2)
     right = is_right_side(layer.layout)
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
@@ -124,16 +133,38 @@ def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
     )
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
-    solution = room_for_bias(draft.model, layer, solution, draft.inputs[layer.name])
-    note = ""
+    grid, note = draft.inputs[layer.name], ""
+    if grid is None:
+        piece = Piece(layer, draft.taken)
+        dynamic_product(draft.model, piece, solution, bits, draft.rounded)
+        return Written(layer.name, DYNAMIC, piece.bytes, bias, "", more)
+    solution = room_for_bias(draft.model, layer, solution, grid)
     if draft.form.float_bias:
         part_from_bias(draft.model, layer, draft.ranks, draft.taken)
     else:
-        note = integer_bias(draft.model, layer, solution, draft.inputs[layer.name], draft.taken)
+        note = integer_bias(draft.model, layer, solution, grid, draft.taken)
     piece = Piece(layer, draft.taken)
     weight = eight_bit_weight(piece, solution, bits)
     replace_weight(draft.model, layer, piece.nodes, weight)
     return Written(layer.name, EIGHT_BIT, piece.bytes, bias, note, more, solution)
+
+
+def holds_nbits(draft: Draft, layer: Layer, solution: Solution) -> bool:
+    """Whether a MatMulNBits can take the place of a product."""
+    bits = stored_bits(layer, solution.grid.bits, draft.form.packed_int2)
+    right = is_right_side(layer.layout) and layer.dtype == "float32" and not unfused(draft, layer)
+    return right and nbits_block(layer.layout.rows, solution.scale.shape[1], bits) > 0
+
+
+def write_nbits(draft: Draft, layer: Layer, solution: Solution) -> Written:
+    """Store a product as onnxruntime's own low-bit operator."""
+    bits = stored_bits(layer, solution.grid.bits, draft.form.packed_int2)
+    bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
+    flatten_addend(draft.model, layer, draft.ranks.get(layer.input, 0), draft.taken)
+    more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
+    piece = Piece(layer, draft.taken)
+    matmul_nbits(draft.model, piece, solution, bits)
+    return Written(layer.name, NBITS, piece.bytes, bias, "", more)
 
 
 def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:

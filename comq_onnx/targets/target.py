@@ -15,6 +15,8 @@ from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
 DEQUANTIZE = "DequantizeLinear"
 CAST_SCALE = "Cast*scale"
 EIGHT_BIT = "int8 kernel"
+DYNAMIC = "MatMulInteger"
+NBITS = "MatMulNBits"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Written:
     """Name of the node"""
     form: str
     """``DequantizeLinear``: kept as codes and fused; ``Cast*scale``: folded to floats at load;
-    ``int8 kernel``: multiplied as integers."""
+    ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own."""
     bytes_after: int
     """Packed codes, scales and zero points as they lie in the file"""
     bias: str = ""

@@ -1,8 +1,9 @@
 """onnxruntime-web in a browser: codes in the download, floats in memory, and 8-bit kernels where they help.
 
-There is no kernel for 4-bit products, so that a DequantizeLinear before a product is recomputed on every call;
-``Cast * scale`` is folded when the file is loaded. 8-bit kernels are faster than float on dense convolutions and
-on products of many rows, and much slower on depthwise convolutions (measured in onnxruntime-web 1.30, WASM).
+There is no kernel for 4-bit products, so that a DequantizeLinear before a product is recomputed on every
+call; ``Cast * scale`` is folded when the file is loaded. 8-bit kernels are faster than float on dense
+convolutions and on products of many rows, and much slower on depthwise convolutions (measured in
+onnxruntime-web 1.30, WASM).
 """
 
 from dataclasses import replace
@@ -21,4 +22,4 @@ def refuses(site: Site) -> str:
 
 
 RULES = replace(ort.RULES, refuses=refuses)
-WEB = WeightOnly(name="web", packed_int2=True, rules=RULES, linear=False)
+WEB = WeightOnly(name="web", packed_int2=True, rules=RULES, dynamic=True, linear=False)

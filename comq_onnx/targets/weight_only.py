@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_graphsurgeon as gs
 
+from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import nodes_of
 from comq_onnx.graph.tensors import dtype_of
@@ -14,7 +15,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
 from comq_onnx.targets.blocks import choose_grid, eight_bit_grid
 from comq_onnx.targets.lint import lint_weights
-from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
+from comq_onnx.targets.placement import DYNAMIC_RULES, NOTHING_STORED, ActivationRules, Stored
 from comq_onnx.targets.rewrite import Form, rewrite_weights
 from comq_onnx.targets.target import Written
 
@@ -30,6 +31,10 @@ class WeightOnly:
     """Whether 2-bit codes are stored in 2 bits (opset 25); they lie in an int4 tensor otherwise"""
     rules: ActivationRules | None = None
     """How activations are stored in 8 bits, where they can be"""
+    dynamic: bool = False
+    """Whether it has kernels for activations rounded on the fly"""
+    contrib: bool = False
+    """Whether it reads onnxruntime's own operators"""
     linear: bool = True
     """Whether the runtime has kernels for weights behind a DequantizeLinear"""
 
@@ -49,7 +54,21 @@ class WeightOnly:
         return PER_CHANNEL_OPSET if half else CAST_OPSET
 
     def activations(self, recipe: Recipe, given: bool) -> ActivationRules | None:
-        """Stored in 8 bits where asked for."""
+        """Stored in 8 bits where asked for. ComqError where there is no such form."""
+        if recipe.matmulnbits and not self.contrib:
+            raise ComqError(
+                f"target {self.name} does not read onnxruntime's own operators",
+                where="--matmulnbits",
+                fix="leave it out, or use --target ort",
+            )
+        if recipe.activations == "dynamic" and not self.dynamic:
+            raise ComqError(
+                f"target {self.name} has no kernels for activations rounded on the fly",
+                where="--activations dynamic",
+                fix="use --activations int8, or --target ort",
+            )
+        if recipe.activations == "dynamic":
+            return DYNAMIC_RULES
         return self.rules if recipe.activations == "int8" else None
 
     def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
@@ -69,7 +88,7 @@ class WeightOnly:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
         rules = self.rules
         float_bias, apart = (rules.float_bias, rules.apart) if rules else (False, False)
-        form = Form(recipe.weight_form, self.packed_int2, float_bias, apart, self.linear)
+        form = Form(recipe.weight_form, self.packed_int2, float_bias, apart, self.linear, recipe.matmulnbits)
         return rewrite_weights(model, layers, solutions, form, stored)
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
