@@ -1,5 +1,6 @@
 """What will be done, known before any sample is run: layers, grids, reasons, and the data to fit them to."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.prepare import prepare
+from comq_onnx.graph.tensors import FLOAT_DTYPES
 from comq_onnx.graph.vocabulary import vocabulary
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
@@ -58,7 +60,7 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe) -> Plan:
     loaded = load(model)
     before = loaded.opset
     ready = prepare(loaded, target.required_opset(loaded, recipe))
-    layers, skipped = find_layers(ready, recipe)
+    layers, skipped = refuse(*find_layers(ready, recipe), recipe)
     if not layers:
         why = "; ".join(sorted({s.reason for s in skipped})) or "it has no weight of rank 2 or more"
         raise ComqError(
@@ -69,6 +71,22 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe) -> Plan:
     grids, notes = choose_grids(layers, recipe)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
     return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before)
+
+
+def refuse(
+    layers: Sequence[Layer], skipped: Sequence[Skipped], recipe: Recipe
+) -> tuple[list[Layer], list[Skipped]]:
+    """Layers that the target's runtime has a use for; the others are skipped, with the target's reason."""
+    target = TARGETS[recipe.target]
+    taken, refused = [], list(skipped)
+    for layer in layers:
+        if why := target.refuses(layer, recipe):
+            shape = layer.layout.shape
+            size = math.prod(shape) * FLOAT_DTYPES[layer.dtype].itemsize
+            refused.append(Skipped(layer.name, layer.op, layer.weight, shape, size, why))
+        else:
+            taken.append(layer)
+    return taken, refused
 
 
 def open_run(

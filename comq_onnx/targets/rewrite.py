@@ -42,6 +42,8 @@ class Draft:
     """Names in use; grows with every edit"""
     ranks: Mapping[str, int]
     """Axes of tensors by name, before any edit; empty where no layer's form depends on them"""
+    half: bool = False
+    """Whether the graph is made float16 afterwards"""
 
 
 def rewrite_weights(
@@ -50,10 +52,11 @@ def rewrite_weights(
     solutions: Mapping[str, Solution],
     weight_form: WeightForm,
     packed_int2: bool,
+    half: bool = False,
 ) -> list[Written]:
     """Write each layer's codes, scales and bias into ``model.graph``, in place."""
     ranks = tensor_ranks(model) if any(asks_rank(layer) for layer in layers) else {}
-    draft = Draft(model, weight_form, packed_int2, names_in(model), ranks)
+    draft = Draft(model, weight_form, packed_int2, names_in(model), ranks, half)
     return [write_layer(draft, layer, solutions[layer.name]) for layer in layers]
 
 
@@ -72,7 +75,7 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
         note = "DequantizeLinear does not hold its scales"
     if draft.packed_int2 and bits > solution.grid.bits == 2:
         note = "stored in int4: onnxruntime misreads 2-bit codes unless 4 divides the columns"
-    piece = Piece(layer, draft.taken)
+    piece = Piece(layer, draft.taken, draft.half)
     if plan:
         weight = dequantize_linear(piece, solution, bits, plan)
     else:
@@ -93,7 +96,7 @@ def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:
     if solution.bias is not None and np.any(solution.bias):
         raise ValueError(f"{layer.name}: an embedding has no bias")
     node, graph = node_of(draft.model, layer)
-    output, piece = node.outputs[0], Piece(layer, draft.taken)
+    output, piece = node.outputs[0], Piece(layer, draft.taken, draft.half)
     gather_rows(piece, solution, node)
     piece.nodes[-1].outputs[0] = output
     insert_after(graph, node, piece.nodes)

@@ -27,6 +27,16 @@ class WeightOnly:
     name: str
     packed_int2: bool
     """Whether 2-bit codes are stored in 2 bits (opset 25); they lie in an int4 tensor otherwise"""
+    stores_codes: bool = True
+    for_onnxruntime: bool = True
+
+    def half(self, recipe: Recipe) -> bool:
+        """Whether what is not quantized is float16: where it is asked for."""
+        return recipe.high_precision_dtype == "fp16"
+
+    def refuses(self, layer: Layer, recipe: Recipe) -> str:
+        """Empty: every layer has a form."""
+        return ""
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """The lowest opset that holds `recipe`: packed int2 25, int4 and blocks 21, half scales 19, DQ 13."""
@@ -36,7 +46,7 @@ class WeightOnly:
             return INT4_OPSET
         nodes = [node for node, _ in nodes_of(model)]
         constants = [t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)]
-        half = any(dtype_of(t).name in ("float16", "bfloat16") for t in constants)
+        half = self.half(recipe) or any(dtype_of(t).name in ("float16", "bfloat16") for t in constants)
         linear = recipe.weight_form == "dq" or any(node.op in ("MatMul", "Gemm") for node in nodes)
         if linear:
             return HALF_SCALE_OPSET if half else PER_CHANNEL_OPSET
@@ -50,8 +60,15 @@ class WeightOnly:
         self, model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], recipe: Recipe
     ) -> list[Written]:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
-        return rewrite_weights(model, layers, solutions, recipe.weight_form, self.packed_int2)
+        how = recipe.weight_form, self.packed_int2, self.half(recipe)
+        return rewrite_weights(model, layers, solutions, *how)
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
         """What in a written file would not fuse or not load elsewhere."""
         return lint_weights(proto)
+
+    def advice(
+        self, file: str, proto: onnx.ModelProto, fed: Mapping[str, Sequence[tuple[int, ...]]]
+    ) -> tuple[str, ...]:
+        """Nothing: the file runs as it is."""
+        return ()
