@@ -41,7 +41,8 @@ class FakeQuant:
         return False
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
-        """That of the model."""
+        """That of the model. ComqError where `recipe` asks for more than float32 weights."""
+        self.half(recipe)
         if recipe.activations in ("int8", "dynamic"):
             raise ComqError(
                 "the target has float activations: its converters round them",

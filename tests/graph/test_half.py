@@ -24,7 +24,8 @@ GRAPHS = {
     "softmax": f"g {MATRIX} {{ a = MatMul(x, W) s = Softmax(a) y = MatMul(s, W) }}",
     "norm": f"""g {MATRIX} <float eps = {{1e-12}}, float two = {{2.0}}> {{
         h = MatMul(x, W) m = ReduceMean<axes = [-1]>(h) d = Sub(h, m) q = Pow(d, two)
-        v = ReduceMean<axes = [-1]>(q) e = Add(v, eps) s = Sqrt(e) n = Div(d, s) g = Mul(n, b) y = Add(g, b) }}""",
+        v = ReduceMean<axes = [-1]>(q) e = Add(v, eps) s = Sqrt(e) n = Div(d, s)
+        g = Mul(n, b) y = Add(g, b) }}""",
     "output is read too": """g (float[2, 64] x) => (float[2, 64] y, float[2, 64] a) {
         a = MatMul(x, W) y = MatMul(a, W) }""",
     "compares": """g (float[2, 64] x) => (float[2, 64] y, int64[2, 1] top) {
@@ -43,7 +44,8 @@ GRAPHS = {
                      else_branch = f () => (float[2, 64] v) {{ v = Neg(a) }}>
         c = MatMul(i, W) y = Add(c, r) }}""",
     "image": f"""g {IMAGE} <float[4] scales = {{1, 1, 2, 2}}, float lo = {{0}}, float hi = {{6}}> {{
-        c = Conv<pads = [1, 1, 1, 1]>(x, K) r = Clip(c, lo, hi) y = Resize<mode = "linear">(r, , scales) }}""",
+        c = Conv<pads = [1, 1, 1, 1]>(x, K) r = Clip(c, lo, hi)
+        y = Resize<mode = "linear">(r, , scales) }}""",
     "split and join": f"""g {MATRIX} {{
         a = MatMul(x, W) l, r = Split<axis = 1, num_outputs = 2>(a) y = Concat<axis = 1>(r, l) }}""",
     "range": f"""g {MATRIX} <float o = {{0}}, float n = {{64}}, float d = {{1}}> {{
@@ -52,7 +54,8 @@ GRAPHS = {
         q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = MatMul(d, W) }}""",
     "largest": """g (float[2, 64] x) => (float[2, 4] y, int64[2, 4] i) <int64[1] k = {4}> {
         a = MatMul(x, W) y, i = TopK(a, k) }""",
-    "passed through": "g (float[2, 64] x, float[2, 64] z) => (float[2, 64] y, float[2, 64] z) { y = MatMul(x, W) }",
+    "passed through": """g (float[2, 64] x, float[2, 64] z) => (float[2, 64] y, float[2, 64] z) {
+        y = MatMul(x, W) }""",
     "no floats": "g (int64[2] x) => (int64[2] y) { y = Add(x, x) }",
 }
 
