@@ -20,13 +20,15 @@ LIMIT = 3e4
 ROUNDING = 2.0**-10
 """Relative L2 error of a constant in float16 above which it stays float32; normal numbers have 2**-12."""
 FLOAT_OPS = frozenset(
-    ("BatchNormalization", "CastLike", "CumSum", "Exp", "EyeLike", "GroupNormalization")
+    ("Attention", "BatchNormalization", "CastLike", "CumSum", "Exp", "EyeLike", "GroupNormalization")
     + ("InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization")
     + ("MeanVarianceNormalization", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")
     + ("RandomUniformLike", "Range", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSum")
-    + ("ReduceSumSquare", "RMSNormalization", "Softmax", "SoftmaxCrossEntropyLoss", "Bernoulli")
+    + ("ReduceSumSquare", "RMSNormalization", "ScatterElements", "ScatterND", "Softmax")
+    + ("SoftmaxCrossEntropyLoss", "Bernoulli")
 )
-"""Operators that lose too much in half precision, or whose type is an attribute that nobody gains from."""
+"""Operators that lose too much in half precision, have no kernel for it in onnxruntime (sums of Scatter), or
+whose type is an attribute that nobody gains from."""
 ANY = frozenset(("Cast", "Shape", "Size"))
 """Operators that read floats of either type."""
 FOLLOWERS = frozenset(("Cast", "ConstantOfShape", "DequantizeLinear"))
@@ -58,6 +60,7 @@ class Facts:
     extremes: Mapping[str, float]
     """Largest absolute value of tensors, as far as they were observed"""
     constants: Mapping[str, TensorProto]
+    """Initializers; those that are listed as inputs, which may be fed instead, are not among them"""
     producers: Mapping[str, int]
     """Place in the graph of the node that makes a tensor"""
     readers: Mapping[str, Sequence[int]]
@@ -80,13 +83,14 @@ def facts_of(proto: onnx.ModelProto, extremes: Mapping[str, float]) -> Facts:
     for place, node in enumerate(graph.node):
         for name in reads_of(node):
             readers.setdefault(name, []).append(place)
+    fed = {value.name for value in graph.input}
     inner = {name for node in graph.node if has_body(node) for name in reads_of(node)}
     return Facts(
         list(graph.node),
         next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1),
         element_types(proto),
         extremes,
-        {tensor.name: tensor for tensor in graph.initializer},
+        {tensor.name: tensor for tensor in graph.initializer if tensor.name not in fed},
         {name: place for place, node in enumerate(graph.node) for name in node.output if name},
         readers,
         frozenset(inner | {value.name for value in graph.output}),

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 from comq_onnx.graph.precision import element_types
 from comq_onnx.run.session import SessionOptions, open_session
+from comq_onnx.run.widen import widen
 
 PREFIX = "comq/largest/"
 
@@ -17,13 +18,14 @@ def extremes(
 ) -> dict[str, float]:
     """Largest absolute value, by name, of each float32 tensor of the main graph that the samples reach.
 
-    The maxima are taken inside the graph, so that no activation outlives its readers. Infinity or NaN is
-    what it is. Tensors made from constants alone are left out. ComqError where the model does not run.
+    The maxima are taken inside the graph, so that no activation outlives its readers; what is narrower than
+    float32 is computed in it. Infinity or NaN is what it is. Tensors made from constants alone are left out.
+    ComqError where the model does not run.
     """
     names = _reached(proto)
     if not names:
         return {}
-    session = open_session(_measuring(proto, names), SessionOptions(fold_dq=True, device=device))
+    session = open_session(widen(_measuring(proto, names)), SessionOptions(fold_dq=True, device=device))
     found = np.zeros(len(names))
     for batch in batches:
         outputs = session.run(batch)

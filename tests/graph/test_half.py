@@ -1,5 +1,6 @@
 """Float16 graphs load, stay within 1 % of the float32 ones, and have a Cast at borders only."""
 
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import onnxruntime
 import pytest
 from graphs import model, weight
 from onnx import TensorProto, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
 
 from comq_onnx.graph.half import holds_half, to_half
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.prepare import prepare
+from comq_onnx.run.session import RUNTIME_ERRORS
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 GLYPHS = Path(__file__).parents[2] / "samples" / "glyphs"
@@ -223,6 +226,27 @@ def test_the_scales_of_a_resize_stay_float32():
     halved = to_half(named(GRAPHS["image"]), {}).proto
     assert types_of(halved)["scales"] == FLOAT
     assert computes_in(halved, "make_y") == HALF
+
+
+def test_the_operators_of_onnx_s_own_test_cases_survive():
+    """Each 9th test case of ONNX itself: where the float32 graph runs, so does the other, to the same end."""
+    ran = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = [case for case in collect_testcases(None)[::9] if case.model is not None]
+        for case in cases:
+            proto, names = case.model, [value.name for value in case.model.graph.input]
+            try:
+                fed = dict(zip(names, case.data_sets[0][0], strict=True))
+                expected = run(proto, fed)
+            except RUNTIME_ERRORS:
+                continue
+            found = run(to_half(proto, {}).proto, fed)
+            for key, value in expected.items():
+                if isinstance(value, np.ndarray) and value.dtype == np.float32 and np.isfinite(value).all():
+                    assert np.linalg.norm(found[key] - value) <= 1e-2 * np.linalg.norm(value), case.name
+                    ran += 1
+    assert ran > 50
 
 
 def test_a_real_network_is_half_the_size_and_as_close_as_float16_is():
