@@ -1,18 +1,21 @@
 """Grids for activations that are stored in 8 bits, from what the quantized weights make of the samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
+import numpy as np
 from onnx import ModelProto
 
 from comq_onnx.graph.io import load, to_proto
+from comq_onnx.grid import dequantize
 from comq_onnx.layerwise import Solved
 from comq_onnx.planning import Opened, Progress, silent
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import Placed, ValueGrid
-from comq_onnx.stats.histogram import merged
+from comq_onnx.records import ActivationKind, Placed, ValueGrid
+from comq_onnx.stats.histogram import Histogram
+from comq_onnx.stats.output_error import Reading, choose_by_output
 from comq_onnx.stats.ranges import choose_grid
-from comq_onnx.stats.values import watch
+from comq_onnx.stats.values import watch, watch_rows
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.fakequant import put_floats
 
@@ -25,17 +28,49 @@ def choose_values(
     rules = TARGETS[recipe.target].activations(recipe, not opened.calibration.synthetic)
     if not placed or rules is None:
         return {}
-    names = [value.tensor for value in placed]
-    model = quantized_floats(opened, solved)
-    seen = watch(model, names, opened.calibration, recipe, partial(progress, "range"))
-    grids = {}
+    model, told = quantized_floats(opened, solved), partial(progress, "range")
+    seen = watch(model, [value.tensor for value in placed], opened.calibration, recipe, told)
+    by_output = recipe.calibration_method == "output-error"
+    readings = readings_of(model, opened, solved, recipe) if by_output else {}
+    grids: dict[str, ValueGrid] = {}
     for members in grouped(placed):
-        histogram = merged(seen[value.tensor] for value in members)
-        # What one absorbed Clip allows, another of the group may not.
-        low, high = min(value.low for value in members), max(value.high for value in members)
-        grid = choose_grid(histogram, rules.kind, recipe.calibration_method, low, high)
+        grid = grid_of(members, seen, readings, rules.kind, recipe)
         grids |= {value.tensor: grid for value in members}
     return grids
+
+
+def grid_of(
+    members: Sequence[Placed],
+    seen: Mapping[str, Histogram],
+    readings: Mapping[str, Sequence[Reading]],
+    kind: ActivationKind,
+    recipe: Recipe,
+) -> ValueGrid:
+    """One grid for values between which operators only move them."""
+    histogram = Histogram()
+    for value in members:
+        histogram.merge(seen[value.tensor])
+    # What the Clip of one allows, that of another of the group may not.
+    low, high = min(value.low for value in members), max(value.high for value in members)
+    if recipe.calibration_method == "output-error":
+        read = [reading for value in members for reading in readings.get(value.tensor, ())]
+        return choose_by_output(histogram, kind, read, low, high, centred=recipe.compensate)
+    return choose_grid(histogram, kind, recipe.calibration_method, low, high)
+
+
+def readings_of(
+    model: ModelProto, opened: Opened, solved: Solved, recipe: Recipe
+) -> dict[str, list[Reading]]:
+    """How layers that compute in 8 bits read their inputs, by tensor."""
+    chosen = [layer for layer in opened.plan.layers if layer.name in opened.plan.placement.layers]
+    rows = watch_rows(model, chosen, opened.calibration, recipe)
+    readings: dict[str, list[Reading]] = {}
+    for layer in chosen:
+        if layer.name in rows:
+            s = solved.solutions[layer.name]
+            weight = dequantize(s.codes, s.scale, s.zero_point, s.grid).astype(np.float32)
+            readings.setdefault(layer.input, []).append(Reading(rows[layer.name], weight))
+    return readings
 
 
 def quantized_floats(opened: Opened, solved: Solved) -> ModelProto:

@@ -13,6 +13,8 @@ from comq_onnx.graph.adjacent import Pair
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import to_rows, weight_values
 from comq_onnx.grid import Grid, dequantize
+from comq_onnx.layerwise import scale_dtype
+from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, Problem, Solution
 from comq_onnx.run.stream import Stream
 from comq_onnx.solve.two_sided import metric_of, resettled
@@ -40,7 +42,7 @@ class Site:
     collect: Callable[[Layer], tuple[InputStats | None, float]]
     """What a layer sees now, and the energy of its drift"""
     solve: Callable[[Layer, InputStats | None], Solution]
-    compensate: bool
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def _first(
     read = dequantize(reader.codes, reader.scale, reader.zero_point, reader.grid)
     metric = metric_of(read, site.second.layout, slope)
     weight = to_rows(weight_values(site.model, layer), layer.layout)
-    problem = Problem(weight, stats, site.grids[layer.name], layer.dtype)
-    return resettled(problem, now[layer.name], metric, rows, site.compensate)
+    problem = Problem(weight, stats, site.grids[layer.name], scale_dtype(layer, site.recipe))
+    return resettled(problem, now[layer.name], metric, rows, site.recipe.compensate)
 
 
 def _tried(site: Site, first: Solution) -> tuple[Solutions, float]:

@@ -12,6 +12,7 @@ from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import BlockBias, InputStats, Layer, Problem, Solution
 from comq_onnx.solve.layer import cost, solve_layer
+from comq_onnx.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,16 @@ def solve(
     recipe, engine = how
     weight = to_rows(weight_values(model, layer), layer.layout)
     if layer.op == "Gather":
-        return solve_layer(Problem(weight, None, grid, layer.dtype), "rtn", compensate=False, engine=engine)
-    problem = Problem(weight, stats, grid, layer.dtype)
+        lookup = Problem(weight, None, grid, scale_dtype(layer, recipe))
+        return solve_layer(lookup, "rtn", compensate=False, engine=engine)
+    problem = Problem(weight, stats, grid, scale_dtype(layer, recipe))
     return solve_layer(problem, recipe.solver, recipe.compensate, recipe.effort, engine)
+
+
+def scale_dtype(layer: Layer, recipe: Recipe) -> str:
+    """Element type that the layer's scales have in the file."""
+    half = layer.dtype == "float32" and TARGETS[recipe.target].half(recipe)
+    return "float16" if half else layer.dtype
 
 
 def solve_layers(

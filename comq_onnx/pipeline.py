@@ -17,6 +17,7 @@ from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.graph.cut import refusal
 from comq_onnx.graph.edit import add_block_bias
+from comq_onnx.graph.half import to_half
 from comq_onnx.graph.io import load, move_into_place, save, to_proto
 from comq_onnx.graph.locate import names_in
 from comq_onnx.graph.share import share_equal_weights
@@ -29,6 +30,7 @@ from comq_onnx.records import LayerReport, Solution, ValueGrid
 from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
 from comq_onnx.sequential import march
+from comq_onnx.stats.extremes import extremes
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import Stored
 from comq_onnx.version import __version__
@@ -46,6 +48,8 @@ class Outcome:
     model: onnx.ModelProto
     solutions: Mapping[str, Solution]
     lines: tuple[LayerReport, ...]
+    notes: tuple[str, ...] = ()
+    """What the user must hear of the graph around the weights"""
 
 
 def quantize(
@@ -178,9 +182,9 @@ def write(
     plan_ = opened.plan
     model = load(plan_.prepared)
     _, notes = choose_grids(plan_.layers, recipe, plan_.placement)
-    written = TARGETS[recipe.target].rewrite(
-        model, plan_.layers, solved.solutions, recipe, Stored(plan_.placement, grids or {})
-    )
+    target = TARGETS[recipe.target]
+    stored = Stored(plan_.placement, grids or {})
+    written = target.rewrite(model, plan_.layers, solved.solutions, recipe, stored)
     solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
     share_equal_weights(model)
     taken = names_in(model) if solved.blocks else set()
@@ -188,7 +192,11 @@ def write(
         add_block_bias(model, block, taken)
     lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
-    return Outcome(stamp(to_proto(model), opened.calibration, recipe), solutions, lines)
+    proto, said = to_proto(model), ()
+    if target.half(recipe):
+        halved = to_half(proto, extremes(proto, opened.calibration.batches(), recipe.run_device))
+        proto, said = halved.proto, halved.notes()
+    return Outcome(stamp(proto, opened.calibration, recipe), solutions, lines, said)
 
 
 def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:
@@ -250,6 +258,15 @@ def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe
     return checks
 
 
+def fed_shapes(calibration: Calibration) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of each input's batches."""
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for batch in calibration.batches():
+        for name, values in batch.items():
+            shapes.setdefault(name, []).append(values.shape)
+    return shapes
+
+
 def make_report(
     recipe: Recipe,
     opened: Opened,
@@ -275,6 +292,8 @@ def make_report(
         notes=(
             *remarks(outcome.lines, recipe, calibration, checks),
             *solved.notes,
+            *outcome.notes,
+            *TARGETS[recipe.target].advice(str(files[0]), outcome.model, fed_shapes(calibration)),
             *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
         ),
         seconds=seconds,

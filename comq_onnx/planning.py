@@ -1,5 +1,6 @@
 """What will be done, known before any sample is run: layers, grids, reasons, and the data to fit them to."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.prepare import prepare
+from comq_onnx.graph.tensors import FLOAT_DTYPES
 from comq_onnx.graph.vocabulary import vocabulary
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
@@ -65,7 +67,9 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
     before = loaded.opset
     rules = target.activations(recipe, given)
     ready = prepare(loaded, target.required_opset(loaded, recipe), absorb=rules is not None)
-    layers, skipped = find_layers(ready, recipe)
+    found, skipped = find_layers(ready, recipe)
+    placement = NOWHERE if rules is None else place(ready, found, rules, recipe.size_first)
+    layers, skipped = refuse(found, skipped, recipe, placement)
     if not layers:
         why = "; ".join(sorted({s.reason for s in skipped})) or "it has no weight of rank 2 or more"
         raise ComqError(
@@ -73,10 +77,26 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
             where=describe(model),
             fix="inspect the model or widen the selection",
         )
-    placement = NOWHERE if rules is None else place(ready, layers, rules, recipe.size_first)
     grids, notes = choose_grids(layers, recipe, placement)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
     return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before, placement)
+
+
+def refuse(
+    layers: Sequence[Layer], skipped: Sequence[Skipped], recipe: Recipe, placement: Placement
+) -> tuple[list[Layer], list[Skipped]]:
+    """Layers that the target's runtime has a use for; the others are skipped, with the target's reason."""
+    target = TARGETS[recipe.target]
+    taken, refused = [], list(skipped)
+    for layer in layers:
+        why = "" if layer.name in placement.layers else target.refuses(layer, recipe)
+        if why:
+            shape = layer.layout.shape
+            size = math.prod(shape) * FLOAT_DTYPES[layer.dtype].itemsize
+            refused.append(Skipped(layer.name, layer.op, layer.weight, shape, size, why))
+        else:
+            taken.append(layer)
+    return taken, refused
 
 
 def open_run(

@@ -184,7 +184,7 @@ class March:
                 self._sampling,
                 collect,
                 solved,
-                self._recipe.compensate,
+                self._recipe,
             )
             joined = join(site, self._solutions)
             self._solutions |= joined.solutions

@@ -6,6 +6,8 @@ from comq_onnx.evaluate.verify import Verification
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import LayerReport
 from comq_onnx.run.data import Calibration
+from comq_onnx.targets import TARGETS
+from comq_onnx.targets.target import PLAIN
 
 FAR = (
     "output '{name}' is only {db:.1f} dB close to the float model's: try the file on your task before you "
@@ -26,6 +28,10 @@ INT3 = "int3 codes are stored in int4: the file is as large as an int4 file."
 INT2_CONTAINER = (
     "int2 codes are stored in int4 on this target: the file is as large as an int4 file; "
     "--target ort packs them."
+)
+FLOATS = (
+    "weights are stored as the floats that their codes stand for: the file is as large as the float file, "
+    "and for converters that have a quantizer of their own."
 )
 POSITIONS = (
     "--bias position adds {size:,} bytes to {count} layers, in float: numbers for each position and channel, "
@@ -56,17 +62,20 @@ def remarks(
     dequantized = [line for line in stored if line.form == "DequantizeLinear"]
     unfused = [line for line in dequantized if line.op not in ("MatMul", "Gemm")]
     fused = len(dequantized) - len(unfused)
+    here = TARGETS[recipe.target].for_onnxruntime
     if folded:
         told.append(DISK_ONLY.format(count=len(folded), total=len(stored)))
-    if fused:
+    if fused and here:
         told.append(DYNAMIC_INT8.format(count=fused, total=len(stored)))
-    if unfused:
+    if unfused and here:
         told.append(UNFUSED.format(count=len(unfused), total=len(stored)))
     if recipe.bias == "position":
         wider = [line.bias_bytes for line in stored if line.bias_bytes]
         told.append(POSITIONS.format(size=sum(wider), count=len(wider)))
-    if recipe.bits == 3:
+    if any(line.form == PLAIN for line in stored):
+        told.append(FLOATS)
+    elif recipe.bits == 3:
         told.append(INT3)
-    if recipe.bits == 2 and recipe.target != "ort":
+    elif recipe.bits == 2 and recipe.target != "ort":
         told.append(INT2_CONTAINER)
     return tuple(told)

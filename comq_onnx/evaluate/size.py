@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from comq_onnx.graph.half import to_half
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.share import share_equal_weights
 from comq_onnx.grid import Grid
@@ -23,9 +24,11 @@ def file_bytes(
     """
     model = load(prepared)
     made_up = {layer.name: _made_up(layer, grids[layer.name], recipe) for layer in layers}
-    TARGETS[recipe.target].rewrite(model, layers, made_up, recipe)
+    target = TARGETS[recipe.target]
+    target.rewrite(model, layers, made_up, recipe)
     share_equal_weights(model)
-    return to_proto(model).ByteSize()
+    proto = to_proto(model)
+    return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()
 
 
 def _made_up(layer: Layer, grid: Grid, recipe: Recipe) -> Solution:

@@ -4,6 +4,8 @@ Runtimes match patterns of neighbours: a Conv whose bias is an Add of its own, o
 not taken for one with 8-bit inputs and outputs.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx.reference import ReferenceEvaluator
@@ -11,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import free_name, names_in
 from comq_onnx.graph.slots import attribute, is_standard, slots_of
-from comq_onnx.graph.tensors import float_tensor, shape_of, values_of
+from comq_onnx.graph.tensors import Tensor, float_tensor, shape_of, values_of
 
 PADS_INPUT, VALUE_INPUT, AXES_INPUT = 1, 2, 3
 BIAS_INPUT = 2
@@ -70,7 +72,7 @@ def fold_pads(model: Model) -> None:
         readers = list(slots_of(padded))
         if id(padded) in kept or not readers or not all(_takes_pads(n, i) for n, i in readers):
             continue
-        pads = _zero_pads(pad, model.opset, len(readers[0][0].attrs.get("kernel_shape", ())) + SPATIAL)
+        pads = _zero_pads(pad, model.opset, len(attribute(readers[0][0], "kernel_shape", ())) + SPATIAL)
         if pads is None:
             continue
         for conv, index in readers:
@@ -83,7 +85,7 @@ def fold_pads(model: Model) -> None:
     _drop_unread(graph)
 
 
-def _addend(add: gs.Node, output: gs.Tensor, channels: int, rank: int) -> np.ndarray | None:
+def _addend(add: gs.Node, output: Tensor, channels: int, rank: int) -> np.ndarray | None:
     """``[channels]`` in float64 if `add` adds `output` and one number for each channel; None otherwise."""
     if not is_standard(add, "Add") or len(add.outputs) != 1:
         return None
@@ -126,12 +128,12 @@ def _zero_pads(pad: gs.Node, opset: int, rank: int) -> list[int] | None:
     return [*begins[SPATIAL:], *ends[SPATIAL:]]
 
 
-def constant_value(tensor: gs.Tensor, opset: int) -> np.ndarray | None:
+def constant_value(tensor: Tensor, opset: int) -> np.ndarray | None:
     """The value of a small tensor that depends on constants alone; None for any other."""
     if isinstance(tensor, gs.Constant):
         return values_of(tensor)
     nodes: list[gs.Node] = []
-    queue = [tensor]
+    queue: list[Tensor] = [tensor]
     while queue:
         wanted = queue.pop()
         if isinstance(wanted, gs.Constant) or wanted.is_empty():
@@ -144,7 +146,8 @@ def constant_value(tensor: gs.Tensor, opset: int) -> np.ndarray | None:
             queue.extend(maker.inputs)
     ordered = gs.Graph(nodes=nodes[::-1], outputs=[tensor], opset=opset).toposort()
     proto = gs.export_onnx(ordered, do_type_check=False)
-    return np.asarray(ReferenceEvaluator(proto).run(None, {})[0])
+    values: Any = ReferenceEvaluator(proto).run(None, {})
+    return np.asarray(values[0])
 
 
 def _drop_unread(graph: gs.Graph) -> None:

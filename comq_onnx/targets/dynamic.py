@@ -14,6 +14,7 @@ from comq_onnx.graph.edit import BIAS_INPUT, insert_after, insert_before
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import from_rows
 from comq_onnx.graph.locate import free_name, node_of
+from comq_onnx.graph.tensors import Tensor
 from comq_onnx.records import Solution
 from comq_onnx.targets.forms import FLOAT_TYPES, Piece
 
@@ -29,7 +30,8 @@ def dynamic_product(model: Model, piece: Piece, solution: Solution, bits: int, r
     layer, (node, graph) = piece.layer, node_of(model, piece.layer)
     if solution.scale.shape[1] != 1 or solution.zero_point is not None:
         raise ValueError(f"{layer.name}: 8-bit kernels take one scale per channel and no zero point")
-    source, output = node.inputs[0], node.outputs[0]
+    source: Tensor = node.inputs[0]
+    output = node.outputs[0]
     if source.name not in rounded:
         rounded[source.name] = _round(graph, source, piece.taken)
     codes, scale, zero_point = rounded[source.name]
@@ -54,9 +56,7 @@ def dynamic_product(model: Model, piece: Piece, solution: Solution, bits: int, r
     insert_after(graph, node, behind.nodes)
 
 
-def _round(
-    graph: gs.Graph, source: gs.Tensor, taken: set[str]
-) -> tuple[gs.Variable, gs.Variable, gs.Variable]:
+def _round(graph: gs.Graph, source: Tensor, taken: set[str]) -> tuple[gs.Variable, gs.Variable, gs.Variable]:
     name = free_name(f"{source.name}_DynamicQuantizeLinear", taken)
     codes, scale, zero = (
         gs.Variable(free_name(f"{source.name}_{part}", taken))

@@ -16,7 +16,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import from_rows
 from comq_onnx.graph.locate import free_name, node_of
 from comq_onnx.graph.slots import slots_of
-from comq_onnx.graph.tensors import array_tensor, float_tensor, quantized_tensor
+from comq_onnx.graph.tensors import Tensor, array_tensor, float_tensor, quantized_tensor
 from comq_onnx.records import Layer, Solution, ValueGrid
 from comq_onnx.targets.forms import Piece
 from comq_onnx.targets.placement import Stored
@@ -125,7 +125,8 @@ def store_activations(model: Model, stored: Stored, apart: bool, taken: set[str]
     graph outputs stay.
     """
     graph = model.graph
-    tensors = {t.name: t for t in graph.inputs} | {t.name: t for n in graph.nodes for t in n.outputs}
+    made: list[Tensor] = [*graph.inputs, *(t for n in graph.nodes for t in n.outputs)]
+    tensors = {tensor.name: tensor for tensor in made}
     for value in stored.placement.values:
         _store(graph, tensors[value.tensor], value.readers, _Pair(stored.grids[value.tensor], apart, taken))
 
@@ -140,7 +141,7 @@ class _Pair:
     nodes: list[gs.Node] = field(default_factory=list)
     constants: tuple[gs.Constant, gs.Constant] | None = None
 
-    def restored(self, tensor: gs.Variable, into: gs.Variable | None = None) -> gs.Variable:
+    def restored(self, tensor: Tensor, into: gs.Variable | None = None) -> gs.Variable:
         """What one more reader of `tensor` reads, or `into`."""
         name = tensor.name
         if self.apart or self.constants is None:
@@ -156,12 +157,12 @@ class _Pair:
         name = free_name(f"{into.name}_{op}", self.taken)
         self.nodes.append(gs.Node(op, name, inputs=inputs, outputs=[into]))
 
-    def _scale(self, tensor: gs.Variable) -> gs.Constant:
+    def _scale(self, tensor: Tensor) -> gs.Constant:
         made = sum(node.op == "QuantizeLinear" for node in self.nodes)
-        scale = np.float32(self.grid.scale)
+        scale, name = np.float32(self.grid.scale), free_name(f"{tensor.name}_scale", self.taken)
         for _ in range(made):
             scale = np.nextafter(scale, np.float32(np.inf))
-        return float_tensor(free_name(f"{tensor.name}_scale", self.taken), scale, _float_name(tensor))
+        return float_tensor(name, np.asarray(scale), _float_name(tensor))
 
     def _zero(self, name: str) -> gs.Constant:
         signed = self.grid.kind.signed
@@ -170,7 +171,7 @@ class _Pair:
         return quantized_tensor(free_name(f"{name}_zero_point", self.taken), code, kind)
 
 
-def _store(graph: gs.Graph, tensor: gs.Variable, readers: Iterable[str] | None, pair: _Pair) -> None:
+def _store(graph: gs.Graph, tensor: Tensor, readers: Iterable[str] | None, pair: _Pair) -> None:
     maker = tensor.inputs[0] if tensor.inputs else None
     slots = [(n, i) for n, i in slots_of(tensor) if readers is None or n.name in readers]
     output = tensor if readers is None and any(t is tensor for t in graph.outputs) else None
@@ -192,5 +193,5 @@ def _store(graph: gs.Graph, tensor: gs.Variable, readers: Iterable[str] | None, 
         insert_after(graph, maker, pair.nodes)
 
 
-def _float_name(tensor: gs.Variable) -> str:
+def _float_name(tensor: Tensor) -> str:
     return "float16" if tensor.dtype is not None and np.dtype(tensor.dtype).name == "float16" else "float32"

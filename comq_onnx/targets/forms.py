@@ -32,6 +32,8 @@ class Piece:
     layer: Layer
     taken: set[str]
     """Names in use in the whole model; each new name is added"""
+    half: bool = False
+    """Whether the graph is to be made float16, so that float32 scales take half the bytes in the file"""
     nodes: list[gs.Node] = field(default_factory=list)
     bytes: int = 0
 
@@ -45,7 +47,7 @@ class Piece:
 
     def floats(self, suffix: str, values: np.ndarray) -> gs.Constant:
         tensor = float_tensor(self.name(suffix), values, self.layer.dtype)
-        self.bytes += bytes_of(tensor)
+        self.bytes += bytes_of(tensor) // (2 if self.half and self.layer.dtype == "float32" else 1)
         return tensor
 
     def node(self, op: str, inputs: list[gs.Tensor], **attrs: object) -> gs.Variable:

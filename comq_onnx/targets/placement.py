@@ -16,7 +16,7 @@ from comq_onnx.graph.edit import as_vector, following_add
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import node_of
 from comq_onnx.graph.slots import attribute, is_standard, slots_of
-from comq_onnx.graph.tensors import values_of
+from comq_onnx.graph.tensors import Tensor, values_of
 from comq_onnx.records import ActivationKind, Layer, Placed, ValueGrid
 
 MOVERS = frozenset(
@@ -180,7 +180,7 @@ class _Placer:
                     for tensor in inputs:
                         self._join(tensor, output)
 
-    def _ask(self, tensor: gs.Tensor, node: gs.Node) -> None:
+    def _ask(self, tensor: Tensor, node: gs.Node) -> None:
         if id(tensor) not in self._held:
             self._read.setdefault(id(tensor), []).append(node.name)
 
@@ -188,11 +188,13 @@ class _Placer:
         """What the output of a Conv is added to."""
         for layer, node in chosen:
             add = following_add(node, self._graph) if layer.op in ("Conv", "ConvTranspose") else None
-            for tensor in add.inputs if add else ():
+            if add is None:
+                continue
+            for tensor in add.inputs:
                 if tensor is not node.outputs[0] and isinstance(tensor, gs.Variable):
                     self._ask(tensor, add)
 
-    def unit_output(self, node: gs.Node) -> gs.Tensor:
+    def unit_output(self, node: gs.Node) -> Tensor:
         """What a node makes once its bias and the Relu or Clip that alone read it are absorbed."""
         output = node.outputs[0]
         if node.op in ("MatMul", "Gemm") and (add := following_add(node, self._graph)):
@@ -203,14 +205,14 @@ class _Placer:
             output = reader.outputs[0]
         return output
 
-    def _alone(self, tensor: gs.Tensor) -> bool:
+    def _alone(self, tensor: Tensor) -> bool:
         return (
             len(list(slots_of(tensor))) == 1
             and id(tensor) not in self._outputs
             and id(tensor.outputs[0]) in self._inside
         )
 
-    def _join(self, first: gs.Tensor, second: gs.Tensor) -> None:
+    def _join(self, first: Tensor, second: Tensor) -> None:
         a, b = self._root(id(first)), self._root(id(second))
         self._group[b] = a
 
@@ -237,7 +239,7 @@ def is_depthwise(layer: Layer) -> bool:
     return layer.layout.kind == "conv" and layer.layout.groups > 1 and layer.layout.cols <= MAX_CLIP_INPUTS
 
 
-def limits_of(tensor: gs.Tensor) -> tuple[float, float]:
+def limits_of(tensor: Tensor) -> tuple[float, float]:
     """What a Relu, Clip or Softmax keeps the values of a tensor between, seen through operators that move."""
     while tensor.inputs:
         node = tensor.inputs[0]
@@ -306,11 +308,11 @@ def _over_image(mean: gs.Node) -> bool:
     return bool(axes) and attribute(mean, "keepdims", 1) == 1 and not {0, 1} & set(axes)
 
 
-def _is_row(tensor: gs.Tensor) -> bool:
+def _is_row(tensor: Tensor) -> bool:
     return isinstance(tensor, gs.Constant) and as_vector(tensor, int(np.prod(tensor.shape))) is not None
 
 
-def _carried_inputs(node: gs.Node) -> list[gs.Tensor]:
+def _carried_inputs(node: gs.Node) -> list[Tensor]:
     """Activations a carried operator computes with; empty where one of its operands is a constant."""
     operands = list(node.inputs) if node.op in ("Add", "Concat") else list(node.inputs[:1])
     return operands if all(isinstance(t, gs.Variable) for t in operands) else []

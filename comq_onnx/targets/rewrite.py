@@ -55,6 +55,8 @@ class Form:
     """Whether the runtime fuses a DequantizeLinear into the product it feeds"""
     nbits: bool = False
     """Whether products are written as MatMulNBits where it holds them"""
+    half: bool = False
+    """Whether the graph is made float16 afterwards"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
         note = "DequantizeLinear does not hold its scales"
     if draft.form.packed_int2 and bits > solution.grid.bits == 2:
         note = "stored in int4: onnxruntime misreads 2-bit codes unless 4 divides the columns"
-    piece = Piece(layer, draft.taken)
+    piece = Piece(layer, draft.taken, draft.form.half)
     if plan:
         weight = dequantize_linear(piece, solution, bits, plan)
     else:
@@ -135,7 +137,7 @@ def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
     grid, note = draft.inputs[layer.name], ""
     if grid is None:
-        piece = Piece(layer, draft.taken)
+        piece = Piece(layer, draft.taken, draft.form.half)
         dynamic_product(draft.model, piece, solution, bits, draft.rounded)
         return Written(layer.name, DYNAMIC, piece.bytes, bias, "", more)
     solution = room_for_bias(draft.model, layer, solution, grid)
@@ -143,7 +145,7 @@ def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
         part_from_bias(draft.model, layer, draft.ranks, draft.taken)
     else:
         note = integer_bias(draft.model, layer, solution, grid, draft.taken)
-    piece = Piece(layer, draft.taken)
+    piece = Piece(layer, draft.taken, draft.form.half)
     weight = eight_bit_weight(piece, solution, bits)
     replace_weight(draft.model, layer, piece.nodes, weight)
     return Written(layer.name, EIGHT_BIT, piece.bytes, bias, note, more, solution)
@@ -162,7 +164,7 @@ def write_nbits(draft: Draft, layer: Layer, solution: Solution) -> Written:
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     flatten_addend(draft.model, layer, draft.ranks.get(layer.input, 0), draft.taken)
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
-    piece = Piece(layer, draft.taken)
+    piece = Piece(layer, draft.taken, draft.form.half)
     matmul_nbits(draft.model, piece, solution, bits)
     return Written(layer.name, NBITS, piece.bytes, bias, "", more)
 
@@ -174,7 +176,7 @@ def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:
     if solution.bias is not None and np.any(solution.bias):
         raise ValueError(f"{layer.name}: an embedding has no bias")
     node, graph = node_of(draft.model, layer)
-    output, piece = node.outputs[0], Piece(layer, draft.taken)
+    output, piece = node.outputs[0], Piece(layer, draft.taken, draft.form.half)
     gather_rows(piece, solution, node)
     piece.nodes[-1].outputs[0] = output
     insert_after(graph, node, piece.nodes)

@@ -17,6 +17,7 @@ CAST_SCALE = "Cast*scale"
 EIGHT_BIT = "int8 kernel"
 DYNAMIC = "MatMulInteger"
 NBITS = "MatMulNBits"
+PLAIN = "float values"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Written:
     """Name of the node"""
     form: str
     """``DequantizeLinear``: kept as codes and fused; ``Cast*scale``: folded to floats at load;
-    ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own."""
+    ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own;
+    ``float values``: no codes at all."""
     bytes_after: int
     """Packed codes, scales and zero points as they lie in the file"""
     bias: str = ""
@@ -45,6 +47,24 @@ class Target(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def stores_codes(self) -> bool:
+        """Whether the file holds codes and scales; if not, the floats that they stand for."""
+        ...
+
+    @property
+    def for_onnxruntime(self) -> bool:
+        """Whether files are made to run fast in onnxruntime, so that what it fuses counts."""
+        ...
+
+    def half(self, recipe: Recipe) -> bool:
+        """Whether what is not quantized is float16. ComqError where that was asked for and cannot be."""
+        ...
+
+    def refuses(self, layer: Layer, recipe: Recipe) -> str:
+        """Why the runtime has no use for `layer` quantized, so that it stays float; empty where it has."""
+        ...
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """The lowest opset that can hold `model` quantized by `recipe`; asked before layers are known."""
@@ -80,4 +100,10 @@ class Target(Protocol):
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
         """What in a written file breaks the target's rules, a sentence each."""
+        ...
+
+    def advice(
+        self, file: str, proto: onnx.ModelProto, fed: Mapping[str, Sequence[tuple[int, ...]]]
+    ) -> tuple[str, ...]:
+        """What the user does next with the written `file`; `fed` holds shapes of samples by input name."""
         ...

@@ -37,6 +37,16 @@ class WeightOnly:
     """Whether it reads onnxruntime's own operators"""
     linear: bool = True
     """Whether the runtime has kernels for weights behind a DequantizeLinear"""
+    stores_codes: bool = True
+    for_onnxruntime: bool = True
+
+    def half(self, recipe: Recipe) -> bool:
+        """Whether what is not quantized is float16: where it is asked for."""
+        return recipe.high_precision_dtype == "fp16"
+
+    def refuses(self, layer: Layer, recipe: Recipe) -> str:
+        """Empty: every layer has a form."""
+        return ""
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """The lowest opset that holds `recipe`: packed int2 25, int4 and blocks 21, half scales 19, DQ 13."""
@@ -46,7 +56,7 @@ class WeightOnly:
             return INT4_OPSET
         nodes = [node for node, _ in nodes_of(model)]
         constants = [t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)]
-        half = any(dtype_of(t).name in ("float16", "bfloat16") for t in constants)
+        half = self.half(recipe) or any(dtype_of(t).name in ("float16", "bfloat16") for t in constants)
         linear = recipe.weight_form == "dq" or recipe.activations in ("int8", "dynamic")
         linear = linear or any(node.op in ("MatMul", "Gemm") for node in nodes)
         if linear:
@@ -87,10 +97,23 @@ class WeightOnly:
     ) -> list[Written]:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
         rules = self.rules
-        float_bias, apart = (rules.float_bias, rules.apart) if rules else (False, False)
-        form = Form(recipe.weight_form, self.packed_int2, float_bias, apart, self.linear, recipe.matmulnbits)
+        form = Form(
+            recipe.weight_form,
+            self.packed_int2,
+            float_bias=rules is not None and rules.float_bias,
+            apart=rules is not None and rules.apart,
+            linear=self.linear,
+            nbits=recipe.matmulnbits,
+            half=self.half(recipe),
+        )
         return rewrite_weights(model, layers, solutions, form, stored)
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
         """What in a written file would not fuse or not load elsewhere."""
         return lint_weights(proto)
+
+    def advice(
+        self, file: str, proto: onnx.ModelProto, fed: Mapping[str, Sequence[tuple[int, ...]]]
+    ) -> tuple[str, ...]:
+        """Nothing: the file runs as it is."""
+        return ()

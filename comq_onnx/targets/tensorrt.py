@@ -1,0 +1,191 @@
+"""TensorRT: int4 weights of matrix products in blocks of 64 or 128, everything else in float16.
+
+TensorRT has int4 for the weights of MatMul and Gemm only, symmetric, with a scale for each block of 64 or 128
+rows; it has 8-bit weights only beside 8-bit activations. It takes the types of the file as they are
+(strongly typed: the only way from version 11 on), so that a float32 graph would run in float32.
+Sources: NVIDIA's documentation (Quantization Schemes, Explicit Quantization, ONNX opset guide), NvInfer.h
+11.1 and the parser of onnx-tensorrt 10.1. Nothing here was run in TensorRT.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import onnx
+
+from comq_onnx.errors import ComqError
+from comq_onnx.graph.edit import add_position_bias, fold_bias, replace_weight
+from comq_onnx.graph.io import Model
+from comq_onnx.graph.locate import names_in
+from comq_onnx.grid import Grid
+from comq_onnx.recipe import Recipe
+from comq_onnx.records import Layer, Solution
+from comq_onnx.targets.blocks import dividing_block, is_right_side
+from comq_onnx.targets.forms import Piece, dequantize_linear, plan_linear
+from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
+from comq_onnx.targets.target import DEQUANTIZE, Written
+
+INT4_OPSET, INT8_OPSET = 21, 19
+SMALLEST_BLOCK, LARGEST_BLOCK = 64, 128
+UNKNOWN_BATCH, UNKNOWN_SIZE = (1, 1, 8), (1, 128, 512)
+"""Least, usual and largest size of a dynamic axis, the first or another, where no sample says better."""
+LAYERS = "--dumpLayerInfo --profilingVerbosity=detailed --exportLayerInfo={layers}"
+Shapes = Mapping[str, Sequence[tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """Weight-only int4 in a float16 graph."""
+
+    name: str = "tensorrt"
+    stores_codes: bool = True
+    for_onnxruntime: bool = False
+
+    def half(self, recipe: Recipe) -> bool:
+        """Whether what is not quantized is float16: unless float32 is asked for."""
+        return recipe.high_precision_dtype != "fp32"
+
+    def required_opset(self, model: Model, recipe: Recipe) -> int:
+        """21 for int4, 19 for int8. ComqError where TensorRT has nothing of what `recipe` asks for."""
+        check(recipe)
+        return INT4_OPSET if recipe.bits < 8 else INT8_OPSET
+
+    def activations(self, recipe: Recipe, given: bool) -> ActivationRules | None:
+        """None yet."""
+        return None
+
+    def refuses(self, layer: Layer, recipe: Recipe) -> str:
+        """Why `layer` is not stored in int4."""
+        stays = "stays fp16" if self.half(recipe) else "stays float"
+        if layer.op in ("Conv", "ConvTranspose"):
+            return f"TensorRT has no int4 Conv; give --activations int8: {stays}"
+        if layer.op == "Gather":
+            return f"TensorRT has no quantized embeddings: {stays}"
+        if not is_right_side(layer.layout):
+            return f"TensorRT takes int4 weights as the [K, N] right operand only: {stays}"
+        if layer.dtype == "float64":
+            return f"TensorRT has no float64 scales: {stays}"
+        if layer.layout.rows % SMALLEST_BLOCK:
+            return f"TensorRT's int4 blocks of 64 or 128 do not divide {layer.layout.rows} rows: {stays}"
+        if layer.layout.cols % 2:
+            return f"TensorRT packs int4 in pairs, and there are {layer.layout.cols} columns: {stays}"
+        return ""
+
+    def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
+        """Blocks of 128, or 64 where it must or shall be that; or coarser, on request."""
+        if recipe.block_size in ("channel", "tensor"):
+            return Grid(bits, True, recipe.block_size), ""
+        auto = recipe.block_size == "auto"
+        asked = LARGEST_BLOCK if auto else int(recipe.block_size)
+        at_most = min(max(asked, SMALLEST_BLOCK), LARGEST_BLOCK)
+        block = dividing_block(layer.layout.rows, at_most, SMALLEST_BLOCK)
+        grid = Grid(bits, True, "block", block)
+        if auto or block == asked:
+            return grid, ""
+        if at_most != asked:
+            return grid, f"TensorRT has blocks of 64 and 128, not {asked}: {block}"
+        return grid, f"{asked} does not divide {layer.layout.rows} rows: block {block}"
+
+    def rewrite(
+        self,
+        model: Model,
+        layers: Sequence[Layer],
+        solutions: Mapping[str, Solution],
+        recipe: Recipe,
+        stored: Stored = NOTHING_STORED,
+    ) -> list[Written]:
+        """A DequantizeLinear along axis 0 for each layer; scales per channel are repeated over blocks."""
+        taken = names_in(model)
+        return [_write(model, layer, solutions[layer.name], (taken, self.half(recipe))) for layer in layers]
+
+    def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
+        """Nothing yet: the rules of the runtime are not checked here."""
+        return ()
+
+    def advice(self, file: str, proto: onnx.ModelProto, fed: Shapes) -> tuple[str, ...]:
+        """How the file becomes an engine."""
+        ten, eleven = build_commands(file, proto, fed)
+        return f"TensorRT 10: {ten}", f"TensorRT 11: {eleven}"
+
+
+TENSORRT = TensorRT()
+
+
+def check(recipe: Recipe) -> None:
+    """ComqError where `recipe` asks for what TensorRT does not have."""
+    if not recipe.symmetric:
+        raise ComqError("TensorRT has no zero points", where="--asymmetric", fix="leave it out")
+    # Placement of 8-bit activations: Conv and products in W8A8 come in from here on.
+    if recipe.activations in ("int8", "dynamic"):
+        raise ComqError(
+            "8-bit activations are not written for TensorRT",
+            where=f"--activations {recipe.activations}",
+            fix="use --activations none",
+        )
+    for wide, flag in ((recipe.bits == 8, "--weights int8"), (recipe.first_last == "int8", "--first-last")):
+        if wide:
+            raise ComqError(
+                "TensorRT has 8-bit weights beside 8-bit activations only",
+                where=flag,
+                fix="use --weights int4 and --first-last same",
+            )
+
+
+def build_commands(path: str, proto: onnx.ModelProto, fed: Shapes | None = None) -> tuple[str, str]:
+    """What to type to build an engine of the file at `path`, with TensorRT 10 and with TensorRT 11.
+
+    `fed` holds shapes that were fed, by input name; dynamic axes range over these.
+    """
+    stem = str(PurePath(path).with_suffix(""))
+    common = ["trtexec", f"--onnx={path}", f"--saveEngine={stem}.plan"]
+    shapes = shape_flags(proto, fed or {})
+    layers = LAYERS.format(layers=f"{stem}.layers.json").split(" ", 2)
+    return shlex.join([*common, "--stronglyTyped", *shapes]), shlex.join([*common, *shapes, *layers])
+
+
+def shape_flags(proto: onnx.ModelProto, fed: Shapes) -> list[str]:
+    """``--shapes``, or least, usual and largest ones, of the inputs with dynamic axes; none without such."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    ranges: dict[str, list[tuple[int, ...]]] = {}
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in stored or all(dim.HasField("dim_value") for dim in dims):
+            continue
+        seen = [shape for shape in fed.get(value.name, ()) if len(shape) == len(dims)]
+        ranges[value.name] = [
+            (dim.dim_value,) * 3 if dim.HasField("dim_value") else _axis(axis, seen)
+            for axis, dim in enumerate(dims)
+        ]
+
+    def shapes(which: int) -> str:
+        return ",".join(
+            f"{name}:{'x'.join(str(sizes[which]) for sizes in axes)}" for name, axes in ranges.items()
+        )
+
+    if not ranges:
+        return []
+    least, usual, most = map(shapes, range(3))
+    if least == most:
+        return [f"--shapes={usual}"]
+    return [f"--minShapes={least}", f"--optShapes={usual}", f"--maxShapes={most}"]
+
+
+def _axis(axis: int, seen: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:
+    """Least, usual (the middle one) and largest size of a dynamic axis."""
+    if not seen:
+        return UNKNOWN_SIZE if axis else UNKNOWN_BATCH
+    sizes = sorted(shape[axis] for shape in seen)
+    return sizes[0], sizes[len(sizes) // 2], sizes[-1]
+
+
+def _write(model: Model, layer: Layer, solution: Solution, how: tuple[set[str], bool]) -> Written:
+    taken, half = how
+    bias = fold_bias(model, layer, solution.bias, taken)
+    piece, plan = Piece(layer, taken, half), plan_linear(layer, solution, 4)
+    if plan is None or plan.block not in (SMALLEST_BLOCK, LARGEST_BLOCK):
+        raise ValueError(f"{layer.name}: {solution.grid} is no grid of TensorRT's")
+    weight = dequantize_linear(piece, solution, 4, plan)
+    more = add_position_bias(model, layer, solution.position_bias, taken)
+    replace_weight(model, layer, piece.nodes, weight)
+    return Written(layer.name, DEQUANTIZE, piece.bytes, bias, bias_bytes=more)
