@@ -102,7 +102,8 @@ def _first(
     read = dequantize(reader.codes, reader.scale, reader.zero_point, reader.grid)
     metric = metric_of(read, site.second.layout, slope)
     weight = to_rows(weight_values(site.model, layer), layer.layout)
-    problem = Problem(weight, stats, site.grids[layer.name], scale_dtype(layer, site.recipe))
+    dtype = scale_dtype(layer, site.recipe, np.abs(weight).max())
+    problem = Problem(weight, stats, site.grids[layer.name], dtype)
     return resettled(problem, now[layer.name], metric, rows, site.recipe.compensate)
 
 

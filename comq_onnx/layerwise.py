@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+import numpy as np
+
 from comq_onnx.backends.engine import Engine, single_threaded_blas
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import to_rows, weight_values
@@ -13,6 +15,10 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import BlockBias, InputStats, Layer, Problem, Solution
 from comq_onnx.solve.layer import cost, solve_layer
 from comq_onnx.targets import TARGETS
+
+SMALLEST_IN_HALF = 2.0**-7
+"""A weight whose largest value is below this has float32 scales: those of int4 codes would be below 2**-10,
+and float16 ends at 2**-14."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,19 @@ def solve(
     recipe, engine = how
     weight = to_rows(weight_values(model, layer), layer.layout)
     if layer.op == "Gather":
-        lookup = Problem(weight, None, grid, scale_dtype(layer, recipe))
+        lookup = Problem(weight, None, grid, scale_dtype(layer, recipe, np.abs(weight).max()))
         return solve_layer(lookup, "rtn", compensate=False, engine=engine)
-    problem = Problem(weight, stats, grid, scale_dtype(layer, recipe))
+    problem = Problem(weight, stats, grid, scale_dtype(layer, recipe, np.abs(weight).max()))
     return solve_layer(problem, recipe.solver, recipe.compensate, recipe.effort, engine)
 
 
-def scale_dtype(layer: Layer, recipe: Recipe) -> str:
-    """Element type that the layer's scales have in the file."""
+def scale_dtype(layer: Layer, recipe: Recipe, largest: float) -> str:
+    """Element type that the layer's scales have in the file; `largest` is that of its weights' magnitudes.
+
+    float16 in a float16 graph, unless scales would come near its smallest normal number.
+    """
     half = layer.dtype == "float32" and TARGETS[recipe.target].half(recipe)
-    return "float16" if half else layer.dtype
+    return "float16" if half and largest >= SMALLEST_IN_HALF else layer.dtype
 
 
 def solve_layers(

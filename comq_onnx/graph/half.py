@@ -47,8 +47,8 @@ def to_half(proto: onnx.ModelProto, extremes: Mapping[str, float]) -> Halved:
     proto
         A topologically sorted model; values in external files are named by absolute paths.
     extremes
-        Largest absolute value of tensors by name; what reads or makes one above 3e4 stays float32. Those that
-        are absent count as small.
+        Largest absolute value of tensors by name; what reads or makes one above 3e4 or below 2**-13 stays
+        float32. Those that are absent count as fit.
     """
     made = onnx.ModelProto()
     made.CopyFrom(proto)

@@ -17,6 +17,8 @@ from comq_onnx.graph.tensors import Stored
 
 LIMIT = 3e4
 """Largest absolute value of a sample that a float16 is trusted with: 65504 is the end."""
+LEAST = 2.0**-13
+"""A tensor whose largest absolute value is below this loses bits: float16 counts in steps of 2**-24 there."""
 ROUNDING = 2.0**-10
 """Relative L2 error of a constant in float16 above which it stays float32; normal numbers have 2**-12."""
 FLOAT_OPS = frozenset(
@@ -41,11 +43,14 @@ MOVERS = frozenset(
 FLOAT_SLOTS = {"Resize": (1, 2)}
 """Inputs that stay float32 in any case: coordinates, not values."""
 RANGE = "a constant beyond the range of float16"
+SMALL = "a constant too small for float16"
+BEYOND = "it reads what such a constant makes"
 LARGE = f"values above {LIMIT:g}"
+FAINT = f"values below {LEAST:g}"
 UNKNOWN = "an operator that ONNX does not know"
 UNTYPED = "a tensor of unknown type"
 BODIES = "bodies of control flow"
-TELLING = (LARGE, UNKNOWN, UNTYPED, BODIES)
+TELLING = (LARGE, FAINT, UNKNOWN, UNTYPED, BODIES)
 """Reasons that lie in the model, not in the operator."""
 
 
@@ -71,9 +76,12 @@ class Facts:
     def is_float(self, name: str) -> bool:
         return self.types.get(name) == TensorProto.FLOAT
 
-    def wide(self, name: str) -> bool:
-        """Whether the tensor was seen to be near the end of the range; NaN counts as such."""
-        return not self.extremes.get(name, 0.0) <= LIMIT
+    def unfit(self, names: Iterable[str]) -> str:
+        """Why float16 does not hold one of these tensors, as far as was seen; NaN counts as too large."""
+        seen = [self.extremes.get(name, 0.0) for name in names if self.is_float(name)]
+        if not all(value <= LIMIT for value in seen):
+            return LARGE
+        return FAINT if any(0 < value < LEAST for value in seen) else ""
 
 
 def facts_of(proto: onnx.ModelProto, extremes: Mapping[str, float]) -> Facts:
@@ -117,9 +125,10 @@ def reasons(facts: Facts) -> dict[int, str]:
         if not floats and not has_body(node) and all(n in facts.types for n in named_tensors(node)):
             continue
         why = why_float(node, facts, place in cores)
-        if not why and beyond.intersection(node.input):
-            why = RANGE
-        if why == RANGE and (node.op_type in MOVERS or not beyond.intersection(node.input)):
+        read = beyond.intersection(node.input)
+        if not why and read:
+            why = BEYOND
+        if why in (RANGE, SMALL) or (read and node.op_type in MOVERS):
             beyond.update(node.output)
         if why:
             kept[place] = why
@@ -139,8 +148,8 @@ def why_float(node: NodeProto, facts: Facts, in_norm: bool) -> str:
         return f"{node.op_type} computes in float32"
     if in_norm:
         return "part of a normalisation"
-    if any(facts.is_float(n) and facts.wide(n) for n in (*node.input, *node.output)):
-        return LARGE
+    if why := facts.unfit((*node.input, *node.output)):
+        return why
     stays = node.op_type not in ANY and node.op_type != "QuantizeLinear"
     if stays and not any(facts.is_float(name) for name in node.output):
         return "it compares"
@@ -181,7 +190,7 @@ def storable(tensor: TensorProto) -> str:
     if values.size and np.abs(values).max() > np.finfo(np.float16).max:
         return RANGE
     error = np.linalg.norm(values - values.astype(np.float16).astype(np.float64))
-    return "a constant too small for float16" if error > ROUNDING * np.linalg.norm(values) else ""
+    return SMALL if error > ROUNDING * np.linalg.norm(values) else ""
 
 
 def norm_cores(facts: Facts) -> set[int]:

@@ -16,13 +16,15 @@ PREFIX = "comq/largest/"
 def extremes(
     proto: onnx.ModelProto, batches: Iterable[Mapping[str, np.ndarray]], device: str = "cpu"
 ) -> dict[str, float]:
-    """Largest absolute value, by name, of each float32 tensor of the main graph that the samples reach.
+    """Largest absolute value, by name, of each float32 tensor that the nodes of the main graph make.
 
     The maxima are taken inside the graph, so that no activation outlives its readers; what is narrower than
-    float32 is computed in it. Infinity or NaN is what it is. Tensors made from constants alone are left out.
-    ComqError where the model does not run.
+    float32 is computed in it. Infinity or NaN is what it is. ComqError where the model does not run.
     """
-    names = _reached(proto)
+    types = element_types(proto)
+    fed = [value.name for value in proto.graph.input]
+    made = [name for node in proto.graph.node for name in node.output]
+    names = [name for name in (*fed, *made) if types.get(name) == TensorProto.FLOAT]
     if not names:
         return {}
     session = open_session(widen(_measuring(proto, names)), SessionOptions(fold_dq=True, device=device))
@@ -31,19 +33,6 @@ def extremes(
         outputs = session.run(batch)
         found = np.maximum(found, [float(outputs[PREFIX + name]) for name in names])
     return dict(zip(names, found.tolist(), strict=True))
-
-
-def _reached(proto: onnx.ModelProto) -> list[str]:
-    """float32 tensors that depend on the inputs, those included."""
-    types = element_types(proto)
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    reached = [value.name for value in proto.graph.input if value.name not in stored]
-    seen = set(reached)
-    for node in proto.graph.node:
-        if seen.intersection(node.input) or any(a.HasField("g") for a in node.attribute):
-            reached += [name for name in node.output if name]
-            seen.update(node.output)
-    return [name for name in reached if types.get(name) == TensorProto.FLOAT]
 
 
 def _measuring(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

@@ -176,6 +176,17 @@ def test_values_beyond_the_range_keep_their_nodes():
     assert computes_in(halved.proto, "make_y") == HALF
     assert "2 nodes, such as make_a" in halved.notes()[0]
     assert set(to_half(proto, {"a": np.nan}).kept) == {"make_a", "make_c"}
+    faint = to_half(proto, {"a": 1e-4, "c": 1e-3}).kept
+    assert faint == {"make_a": "values below 0.00012207", "make_c": "values below 0.00012207"}
+
+
+def test_what_reads_a_faint_constant_s_product_reads_it_in_float32():
+    text = f"g {MATRIX} <float k = {{1e-7}}> {{ c = Mul(W, k) a = MatMul(x, c) y = Mul(a, b) }}"
+    proto = named(text)
+    halved = to_half(proto, {})
+    assert set(halved.kept) == {"make_c", "make_a"}
+    onnx.checker.check_model(halved.proto, full_check=True)
+    assert np.any(run(halved.proto, feeds(proto))["y"])
 
 
 def test_a_mask_beyond_the_range_is_added_in_float32_and_moved_in_it():

@@ -31,7 +31,7 @@ def batches(count=3):
 @pytest.mark.parametrize("opset", [13, 17])
 def test_extremes_are_those_of_all_samples(opset):
     proto = model(TEXT, opset, 8, W=weight(16, 8))
-    names = ["c", "a", "s", "l", "r", "e", "y"]
+    names = ["c", "a", "s", "w", "l", "r", "e", "y"]
     tapped = onnx.ModelProto()
     tapped.CopyFrom(proto)
     del tapped.graph.output[:]

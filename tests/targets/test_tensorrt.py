@@ -231,3 +231,32 @@ def test_only_dynamic_inputs_are_given_shapes(inputs, fed, flags):
     assert ten.split() == ["trtexec", "--onnx=m.onnx", "--saveEngine=m.plan", "--stronglyTyped", *flags]
     assert [flag for flag in eleven.split() if "hapes" in flag] == flags
     assert "--stronglyTyped" not in eleven
+
+
+def test_weights_too_faint_or_too_large_for_float16_keep_float32_around_them(tmp_path):
+    values = {"A": weight(64, 64) * np.float32(1e-6), "C": weight(64, 64, seed=1) * np.float32(1e6)}
+    text = "g (float[B, 64] x) => (float[B, 64] y) { a = MatMul(x, A) r = Relu(a) y = MatMul(r, C) }"
+    fed = {"x": np.random.default_rng(0).standard_normal((40, 64)).astype(np.float32)}
+    net = model(text, **values)
+    report = quantize(net, tmp_path / "m.onnx", fed, Recipe(target="tensorrt"))
+    assert report.verification.ok
+    assert initializers(onnx.load(tmp_path / "m.onnx"))["A_scale"].data_type == TensorProto.FLOAT
+    wanted, got = outputs(net, fed), outputs(tmp_path / "m.onnx", fed)
+    assert np.linalg.norm(wanted - got) < 0.2 * np.linalg.norm(wanted)
+    assert any("values below" in note for note in report.notes)
+    assert any("values above" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"weights": "int8"}, {"weight_form": "dq"}, {"target": "ort", "weights": "int2"}, {"mrecg": 1}],
+    ids=str,
+)
+def test_files_for_onnxruntime_may_be_float16_too(tmp_path, net, data, options):
+    report = quantize(net, tmp_path / "m.onnx", data, Recipe(high_precision_dtype="fp16", **options))
+    assert [c.detail for c in report.verification.checks if not c.ok] == []
+    stored = initializers(onnx.load(tmp_path / "m.onnx"))
+    assert not [n for n, t in stored.items() if t.data_type == TensorProto.FLOAT and n not in ("s", "b")]
+    for line in report.quantized:
+        parts = [n for n in stored if n in (f"{line.weight}_quantized", f"{line.weight}_scale")]
+        assert line.bytes_after == sum(len(stored[n].raw_data) for n in parts)
