@@ -11,6 +11,17 @@ import numpy as np
 import onnx
 
 from comq_onnx.errors import ComqError
+from comq_onnx.evaluate.agreement import (
+    DEPLOYED_LIMIT,
+    EXACT_LIMIT,
+    HALF_LIMIT,
+    PRODUCT_NOISE,
+    Check,
+    Outputs,
+    check_agreement,
+    deviation,
+)
+from comq_onnx.evaluate.parity import RUNTIMES, Limits, not_looked_at, parity
 from comq_onnx.evaluate.readback import WrittenFile
 from comq_onnx.graph.half import holds_half
 from comq_onnx.graph.layout import from_rows
@@ -24,13 +35,6 @@ from comq_onnx.run.widen import widen
 from comq_onnx.targets import Target
 from comq_onnx.targets.blocks import is_right_side
 
-EXACT_LIMIT, HALF_LIMIT, DEPLOYED_LIMIT = 1e-3, 1e-2, 2e-2
-"""Relative L2 deviation of the optimised file: in float, in half precision, with int8 activations."""
-PRODUCT_NOISE = 1e-2
-"""Deviation allowed for one fused product with int8 activations, which adds 0.5 to 0.7 %
-(`tools/bench_claims.py`); errors of independent products add in squares."""
-FLIPPED_LIMIT = 5e-2
-"""Share of entries of an integer output that may differ."""
 BATCHES = 4
 SMALL_WEIGHT = 2048
 """Bytes of codes below which an unfused DequantizeLinear costs nothing worth telling."""
@@ -39,20 +43,6 @@ ONE_MESSAGE = 1_900_000_000
 
 FLOAT_RUNS = "the float model runs"
 """Name of the check that fails where the samples, not the file, are to blame."""
-
-Outputs = list[dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was checked."""
-
-    name: str
-    ok: bool
-    detail: str
-    """What was found, as a sentence"""
-    fatal: bool = False
-    """Whether the file must not be used if this fails"""
 
 
 @dataclass(frozen=True)
@@ -116,11 +106,12 @@ def verify(
         exact = outputs_on(open_session(source, SessionOptions()), batches)
     except ComqError as error:
         return Verification((*checks, Check("runs in onnxruntime", False, str(error), fatal=True)))
-    limit = HALF_LIMIT if half else EXACT_LIMIT
+    limits = Limits(HALF_LIMIT if half else EXACT_LIMIT, deployed_limit(layers)).for_file(proto)
     checks += [
-        replace(check_agreement("optimised = unoptimised, exact", plain, exact, limit), fatal=True),
-        check_agreement("optimised = unoptimised, as deployed", plain, deployed, deployed_limit(layers)),
+        replace(check_agreement("optimised = unoptimised, exact", plain, exact, limits.exact), fatal=True),
+        check_agreement("optimised = unoptimised, as deployed", plain, deployed, limits.deployed),
     ]
+    checks += check_elsewhere(path, batches, target, limits, None if wide else plain)
     return Verification(tuple(checks), fidelity(truth, exact))
 
 
@@ -132,6 +123,20 @@ def run_deployed(
         optimized = Path(folder) / "optimized.onnx" if bytes_at(path) < ONE_MESSAGE else None
         session = open_session(source, SessionOptions(exact=False, optimized_path=optimized))
         return outputs_on(session, batches), onnx.load(optimized) if optimized else None
+
+
+def check_elsewhere(
+    path: Path,
+    batches: Sequence[Mapping[str, np.ndarray]],
+    target: Target,
+    limits: Limits,
+    plain: Outputs | None,
+) -> tuple[Check, ...]:
+    """The target's other runtimes agree with `plain`; None where onnxruntime ran another form of the file."""
+    runtimes = RUNTIMES.get(target.name, ())
+    if plain is None:
+        return not_looked_at(runtimes, "onnxruntime ran the file in its float32 form")
+    return parity(path, batches, runtimes, limits, plain)
 
 
 def deployed_limit(layers: Sequence[Layer]) -> float:
@@ -237,37 +242,6 @@ def large_dequantize(proto: onnx.ModelProto) -> list[str]:
             if codes is not None and math.prod(codes.dims) * _bits(codes) > 8 * SMALL_WEIGHT:
                 found.append(codes.name)
     return found
-
-
-def check_agreement(name: str, expected: Outputs, found: Outputs, limit: float) -> Check:
-    """The outputs of two ways to run the file deviate by no more than `limit`."""
-    worst = {key: deviation(expected, found, key) for key in expected[0]} if expected else {}
-    limits = {key: limit if is_float(expected[0][key].dtype) else FLIPPED_LIMIT for key in worst}
-    bad = [key for key, value in worst.items() if value > limits[key]]
-    text = ", ".join(f"'{key}' deviates by {worst[key]:.2g}" for key in bad)
-    largest = max(worst.values(), default=0.0)
-    return Check(name, not bad, text or f"largest relative deviation {largest:.2g}, limit {limit:g}")
-
-
-def deviation(expected: Outputs, found: Outputs, key: str) -> float:
-    """Relative L2 distance over all batches, or the share of unequal entries; infinite if shapes differ."""
-    signal = noise = 0.0
-    for left, right in zip(expected, found, strict=True):
-        a, b = np.asarray(left[key]), np.asarray(right[key])
-        if a.shape != b.shape:
-            return math.inf
-        if not is_float(a.dtype):
-            signal, noise = signal + a.size, noise + np.count_nonzero(a != b)
-            continue
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        signal += float(np.sum(a[np.isfinite(a)] ** 2))
-        noise += float(np.sum((a[~same] - b[~same]) ** 2))
-    if noise == 0:
-        return 0.0
-    if not math.isfinite(noise) or signal == 0:
-        return math.inf
-    return math.sqrt(noise / signal) if is_float(expected[0][key].dtype) else noise / signal
 
 
 def fidelity(truth: Outputs, found: Outputs) -> tuple[Fidelity, ...]:

@@ -82,6 +82,26 @@ def test_a_good_file_passes_every_check(tmp_path, grid):
     assert all(c.detail for c in result.checks)
 
 
+@pytest.mark.openvino
+def test_a_portable_file_is_run_in_openvino(tmp_path):
+    pytest.importorskip("openvino")
+    made = written(tmp_path)
+    result = check(*made)
+    assert [c.name for c in result.checks[len(NAMES) :]] == [
+        "OpenVINO = onnxruntime, exact",
+        "OpenVINO = onnxruntime, as deployed",
+    ]
+    assert failed(result) == []
+
+
+@pytest.mark.openvino
+def test_a_bfloat16_file_is_not_looked_at_elsewhere(tmp_path):
+    text = NET.replace("int64[B, 1] top", "float[B, 32] top").replace("ArgMax<axis = 1>", "Relu")
+    last = check(*written(tmp_path, text, dtype="bfloat16")).checks[-1]
+    assert (last.name, last.ok) == ("OpenVINO", True)
+    assert last.detail.startswith("not looked at: ")
+
+
 def test_fidelity_is_measured_against_the_float_model(tmp_path):
     path, proto, layers, solutions = written(tmp_path)
     sqnr, agreement = check(path, proto, layers, solutions).fidelity
@@ -176,6 +196,12 @@ def test_half_precision(tmp_path):
     result = check(*made, calibration(np.float16))
     assert failed(result) == []
     assert result.fidelity[0].sqnr_db > 10
+
+
+@pytest.mark.openvino
+def test_half_precision_in_openvino(tmp_path):
+    pytest.importorskip("openvino")
+    assert failed(check(*written(tmp_path, dtype="float16"), calibration(np.float16))) == []
 
 
 def test_bfloat16_is_run_in_float32(tmp_path):

@@ -1,0 +1,25 @@
+"""What all tests share: other runtimes run only where a test is marked for them."""
+
+from pathlib import Path
+
+import pytest
+
+from comq_onnx.run.node import VARIABLE
+
+NODE_FOLDER = Path(__file__).parent / "node"
+
+
+@pytest.fixture(autouse=True)
+def onnxruntime_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process for OpenVINO after each quantized model is time for tests that are not about it."""
+    if not any(request.node.get_closest_marker(name) for name in ("openvino", "node")):
+        monkeypatch.setattr("comq_onnx.evaluate.verify.RUNTIMES", {})
+
+
+@pytest.fixture
+def node_folder(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the Node packages lie, named to the program as well; skips where they are not installed."""
+    if not (NODE_FOLDER / "node_modules" / "onnxruntime-web").is_dir():
+        pytest.skip("no Node packages: npm ci --ignore-scripts --prefix tests/node")
+    monkeypatch.setenv(VARIABLE, str(NODE_FOLDER))
+    return NODE_FOLDER
