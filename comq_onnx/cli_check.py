@@ -36,7 +36,7 @@ class RulesTarget(click.ParamType):
         return f"[{'|'.join(RULES)}]"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(short_help="Say what in a file a runtime would refuse or run slowly.")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--target", type=RulesTarget(), help="Where the file will run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -85,7 +85,7 @@ class View:
             node = scope.producer(name)
             if node is None or node.op_type not in MOVING or node.domain not in DEFAULT_DOMAINS:
                 return None
-            name = node.input[0]
+            name = node.input[0] if node.input else ""
         return None
 
     def is_constant(self, name: str, scope: Scope) -> bool:

@@ -63,7 +63,7 @@ class Linear:
 def linears(view: View) -> Iterator[Linear]:
     """All of them, in the order of the file. Those that lack their inputs are not ONNX, and left out."""
     for node, scope in view.nodes("QuantizeLinear", "DequantizeLinear"):
-        if len(node.input) > 1 and node.output:
+        if _is_whole(node):
             yield linear_of(node, scope, view)
 
 
@@ -73,13 +73,17 @@ def linear_of(node: onnx.NodeProto, scope: Scope, view: View) -> Linear:
     if node.op_type == "QuantizeLinear":
         return Linear(node, scope, _quantized_type(node, scope, view), is_weight, None)
     maker = scope.producer(node.input[0])
-    if maker is not None and maker.op_type == "QuantizeLinear" and maker.domain in DEFAULT_DOMAINS:
+    if maker and maker.op_type == "QuantizeLinear" and maker.domain in DEFAULT_DOMAINS and _is_whole(maker):
         source = linear_of(maker, scope, view)
         return Linear(node, scope, source.type, is_weight, source)
     kind = view.element_type(node.input[0], scope)
     if not kind and len(node.input) > 2:
         kind = view.element_type(node.input[2], scope)
     return Linear(node, scope, kind, is_weight, None)
+
+
+def _is_whole(node: onnx.NodeProto) -> bool:
+    return len(node.input) > 1 and len(node.output) > 0
 
 
 def _quantized_type(node: onnx.NodeProto, scope: Scope, view: View) -> int:

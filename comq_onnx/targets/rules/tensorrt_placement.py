@@ -89,7 +89,7 @@ def _split_fusion(view: View) -> Breaches:
 
 def _unfolded_norm(view: View) -> Breaches:
     for node, scope in view.nodes("BatchNormalization"):
-        maker = scope.producer(node.input[0])
+        maker = scope.producer(node.input[0]) if node.input else None
         if maker is not None and maker.op_type in CONVOLUTIONS and _is_quantized(maker, scope):
             yield named(node), f"it follows {named(maker)}, whose weight is quantized"
 
@@ -118,7 +118,9 @@ def _float32(view: View) -> Breaches:
     wide = [
         node
         for node, scope in view.nodes(*PRODUCTS)
-        if _is_quantized(node, scope) and view.element_type(node.output[0], scope) == TensorProto.FLOAT
+        if _is_quantized(node, scope)
+        and node.output
+        and view.element_type(node.output[0], scope) == TensorProto.FLOAT
     ]
     if wide:
         more = f" and {len(wide) - 1} more" if len(wide) > 1 else ""

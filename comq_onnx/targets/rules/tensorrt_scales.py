@@ -33,7 +33,7 @@ def _is_dynamic(linear: Linear) -> bool:
     """Whether its scale comes from one of TensorRT's own operators, which quantize in blocks on the fly."""
     maker = linear.scope.producer(linear.scale)
     if maker is not None and maker.op_type == "DequantizeLinear":  # scales of FP4 are themselves quantized
-        maker = linear.scope.producer(maker.input[0])
+        maker = linear.scope.producer(maker.input[0]) if maker.input else None
     return maker is not None and maker.domain.startswith("trt")
 
 
@@ -172,7 +172,7 @@ RULES = (
     Rule(
         "TRT-E10",
         "error",
-        "Codes are INT8, INT4, FLOAT8E4M3FN or FLOAT4E2M1; no UINT8, UINT4, INT2 or INT16, and no INT32 bias.",
+        "Codes are INT8, INT4, FLOAT8E4M3FN or FLOAT4E2M1; no UINT8, UINT4, INT2, INT16, and no INT32 bias.",
         "quantize to symmetric INT8 or INT4, and keep the bias in float",
         _type_is_foreign,
     ),

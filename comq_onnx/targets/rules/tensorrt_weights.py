@@ -140,7 +140,7 @@ def _moved(axis: int, use: Use, rank: int) -> int | None:
 
 def _narrow_elsewhere(view: View) -> Breaches:
     for node, scope in view.nodes("Cast"):
-        tensor = view.constant(node.input[0], scope)
+        tensor = view.constant(node.input[0], scope) if node.input else None
         if tensor is not None and tensor.data_type in NARROW:
             yield named(node), f"it reads {type_name(tensor.data_type)} codes"
 
