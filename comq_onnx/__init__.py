@@ -1,7 +1,9 @@
 """Quantize ONNX models after training, without backpropagation.
 
-from comq_onnx import Recipe, quantize
+from comq_onnx import Recipe, check, quantize
 report = quantize("model.onnx", "model_int4.onnx", data="samples.npz", recipe=Recipe(weights="int4"))
+for finding in check("model_int4.onnx", "tensorrt"):
+    print(finding)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,8 +14,10 @@ from comq_onnx.version import __version__
 
 if TYPE_CHECKING:
     from comq_onnx.pipeline import quantize
+    from comq_onnx.targets.check import check
+    from comq_onnx.targets.findings import Finding
 
-__all__ = ["ComqError", "Recipe", "__version__", "quantize"]
+__all__ = ["ComqError", "Finding", "Recipe", "__version__", "check", "quantize"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +26,12 @@ def __getattr__(name: str) -> Any:
         from comq_onnx.pipeline import quantize
 
         return quantize
+    if name == "check":
+        from comq_onnx.targets.check import check
+
+        return check
+    if name == "Finding":
+        from comq_onnx.targets.findings import Finding
+
+        return Finding
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

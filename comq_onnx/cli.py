@@ -1,13 +1,14 @@
 """The command line: parse, call, print. Heavy imports wait until a command runs."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from comq_onnx.cli_check import check
+from comq_onnx.cli_program import SETTINGS, Gibibytes, Program
 from comq_onnx.errors import ComqError
 from comq_onnx.interrupt import INTERRUPTED, held_back, leave, temporary_files_together, terminable
 from comq_onnx.recipe import BLOCK_SIZES, Recipe
@@ -23,37 +24,16 @@ SIZES = ", ".join(map(str, BLOCK_SIZES))
 BLOCK_SIZE_HELP = f"Rows to a scale: auto (the target's choice), {SIZES}, channel (or -1), tensor."
 
 
-def hyphens(token: str) -> str:
-    """Peers write flags with underscores: both spellings are one flag."""
-    return token.replace("_", "-")
-
-
-class Gibibytes(click.ParamType):
-    """A size such as ``2GB``, ``1.5GiB`` or ``800MB``; a bare number is in GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"\s*(\d+\.?\d*)\s*([KMGT]?)(i?)(B?)\s*", str(value), re.IGNORECASE)
-        if found is None:
-            self.fail(f"{value!r} is not a size; write it as 2GB, 1.5GiB or 800MB", param, ctx)
-        number, unit, binary, _ = found.groups()
-        power = "KMGT".index(unit.upper()) + 1 if unit else 3
-        base = 1000.0 if unit and not binary else 1024.0
-        return float(number) * base**power / 1024.0**3
-
-
 def choice(*values: str, **settings: Any) -> dict[str, Any]:
     return {"type": click.Choice(values), "default": values[0], "show_default": True, **settings}
 
 
-@click.command(
-    context_settings={
-        "token_normalize_func": hyphens,
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 110,
-    }
-)
+@click.group(cls=Program, context_settings=SETTINGS)
+def main() -> None:
+    """The program: `quantize`, and the commands that are added at the end of this module."""
+
+
+@main.command("quantize", hidden=True)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=FILE, help="File to write [default: MODEL_int4.onnx].")
 @click.option("--weights", **choice("int4", "int8", "int3", "int2"), help="Width of the weights' codes.")
@@ -129,8 +109,8 @@ def choice(*values: str, **settings: Any) -> dict[str, Any]:
     "--strict", is_flag=True, help="Exit with 3 if a weight stays float or falls back, or a check fails."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
-@click.version_option(package_name="comq-onnx")
-def main(
+@click.version_option(package_name="comq-onnx", prog_name="comq-onnx")
+def quantize(
     model: Path,
     output: Path | None,
     calibration_data: Path | None,
@@ -291,3 +271,6 @@ def wide_console() -> Any:
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+main.add_command(check)

@@ -63,7 +63,7 @@ def load(source: str | Path | ModelProto) -> Model:
     if isinstance(source, ModelProto):
         return from_proto(source, None)
     path = Path(source)
-    return from_proto(_parse(path), path)
+    return from_proto(read_message(path), path)
 
 
 def from_proto(proto: ModelProto, path: Path | None, outer: ChainMap[str, Tensor] | None = None) -> Model:
@@ -167,7 +167,14 @@ def _write(proto: ModelProto, path: Path) -> list[Path]:
     return [path]
 
 
-def _parse(path: Path) -> ModelProto:
+def read_message(path: Path) -> ModelProto:
+    """The message in a file as it is; external data is not looked for.
+
+    Raises
+    ------
+    ComqError
+        The file is missing, is not ONNX, or is damaged.
+    """
     where = str(path)
     if not path.exists():
         raise ComqError("the file does not exist", where=where, fix="check the path")

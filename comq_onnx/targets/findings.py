@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import onnx
@@ -42,9 +43,14 @@ class Rule:
     """Pairs of the node's name and why it breaks the rule"""
 
 
-def findings(proto: onnx.ModelProto, rules: Sequence[Rule]) -> tuple[Finding, ...]:
-    """Everything in a file that breaks one of `rules`, in their order. The file is not changed."""
-    view = View(proto)
+def findings(
+    proto: onnx.ModelProto, rules: Sequence[Rule], folder: Path | None = None
+) -> tuple[Finding, ...]:
+    """Everything in a file that breaks one of `rules`, in their order. The file is not changed.
+
+    `folder` is where it lies: scales in external files are read from there.
+    """
+    view = View(proto, folder)
     return tuple(
         Finding(rule.id, rule.severity, node, why, rule.fix)
         for rule in rules

@@ -2,23 +2,37 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from comq_onnx.errors import ComqError
+from comq_onnx.graph.external import is_external, read_external
+from comq_onnx.graph.inline import inline_functions
 from comq_onnx.graph.opset import without_weights
 from comq_onnx.graph.scopes import Scope, scopes
+from comq_onnx.graph.tensors import stored_bytes
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+MOVING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that neither compute with their first input nor drop any of it."""
+_MOST_HOPS = 32
 
 
 class View:
-    """An indexed `ModelProto`. Read, never changed."""
+    """An indexed `ModelProto`. Read, never changed.
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
+    `scopes` are those of the graph with its model-local functions inlined, where they can be; `folder` is
+    where the file lies, and without it constants in external files have no values.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, folder: Path | None = None) -> None:
         self.proto = proto
-        self.scopes = tuple(scopes(proto.graph))
+        self.folder = folder
+        self._flat = _inlined(proto)
+        self.scopes = tuple(scopes(self._flat.graph))
 
     @property
     def opset(self) -> int:
@@ -39,17 +53,82 @@ class View:
         node = scope.producer(name)
         if node is None or node.op_type != "Constant" or node.domain not in DEFAULT_DOMAINS:
             return None
-        return next((a.t for a in node.attribute if a.name == "value"), None)
+        return next((tensor for a in node.attribute if (tensor := _tensor_of(a)) is not None), None)
 
     def values(self, tensor: onnx.TensorProto) -> np.ndarray:
-        """The values of a constant."""
-        return numpy_helper.to_array(tensor)
+        """The values of a constant.
+
+        Raises
+        ------
+        ComqError
+            They lie in a file that cannot be read.
+        ValueError
+            Its bytes do not fit its shape.
+        """
+        if not is_external(tensor):
+            return numpy_helper.to_array(tensor)
+        inline = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        inline.raw_data = read_external(tensor, self.folder, stored_bytes(tensor))
+        return numpy_helper.to_array(inline)
+
+    def value(self, name: str, scope: Scope) -> np.ndarray | None:
+        """The values of a constant called `name`, looked for through operators that only move or cast them.
+
+        None where it is none or they cannot be read. Its shape may be another: see `shape`.
+        """
+        for _ in range(_MOST_HOPS):
+            if (tensor := self.constant(name, scope)) is not None:
+                try:
+                    return self.values(tensor)
+                except (ComqError, ValueError, TypeError, KeyError):  # absent, damaged, or of an unknown type
+                    return None
+            node = scope.producer(name)
+            if node is None or node.op_type not in MOVING or node.domain not in DEFAULT_DOMAINS:
+                return None
+            name = node.input[0] if node.input else ""
+        return None
+
+    def is_constant(self, name: str, scope: Scope) -> bool:
+        """Whether `name` is computed from constants alone."""
+        here: Scope | None = scope
+        while here is not None:
+            if name in self._constants[id(here)]:
+                return True
+            here = None if name in here.producers else here.outer
+        return False
+
+    def readers(self, name: str, scope: Scope) -> Iterator[tuple[onnx.NodeProto, Scope]]:
+        """Nodes that read `name` of `scope`, those in graphs inside it too."""
+        for inner in self.scopes:
+            if name in inner.readers and _is_within(inner, scope):
+                yield from ((node, inner) for node in inner.readers[name])
+
+    @cached_property
+    def _constants(self) -> dict[int, set[str]]:
+        """By the id of a scope, the names in it that are computed from constants alone."""
+        found: dict[int, set[str]] = {}
+        for scope in self.scopes:
+            fed = {info.name for info in scope.graph.input}
+            names = found[id(scope)] = set(scope.tensors)
+            names.update(sparse.values.name for sparse in scope.graph.sparse_initializer)
+            outer = found[id(scope.outer)] if scope.outer else set()
+            names |= outer - fed - set(scope.producers)
+            for node in scope.graph.node:
+                inputs = [name for name in node.input if name]
+                has_body = any(a.HasField("g") for a in node.attribute)  # which reads what is not listed here
+                known = bool(inputs) and not has_body and all(name in names for name in inputs)
+                if known or node.op_type == "Constant":
+                    names.update(node.output)
+        return found
 
     @cached_property
     def _infos(self) -> dict[str, onnx.TypeProto.Tensor]:
-        skeleton = without_weights(self.proto)
-        skeleton.graph.value_info.extend(self.proto.graph.value_info)
-        inferred = onnx.shape_inference.infer_shapes(skeleton)
+        skeleton = without_weights(self._flat)
+        skeleton.graph.value_info.extend(self._flat.graph.value_info)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(skeleton)
+        except (onnx.shape_inference.InferenceError, ValueError):
+            inferred = skeleton  # not a model that ONNX can follow: what the file says itself must do
         return {
             info.name: info.type.tensor_type
             for scope in scopes(inferred.graph)
@@ -75,3 +154,32 @@ class View:
 def named(node: onnx.NodeProto) -> str:
     """What to call a node: its name, or what it makes where it has none."""
     return node.name or (node.output[0] if node.output else node.op_type)
+
+
+def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    if not proto.functions:
+        return proto
+    try:
+        return inline_functions(proto)
+    except ComqError:
+        return proto  # functions that cannot be inlined stay as operators that nothing is known of
+
+
+def _is_within(inner: Scope, outer: Scope) -> bool:
+    here: Scope | None = inner
+    while here is not None and here is not outer:
+        here = here.outer
+    return here is outer
+
+
+def _tensor_of(attribute: onnx.AttributeProto) -> onnx.TensorProto | None:
+    """What an attribute of a Constant node says its value is."""
+    if attribute.name == "value":
+        return attribute.t
+    if attribute.name in ("value_float", "value_floats"):
+        values = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+        return numpy_helper.from_array(np.array(values, np.float32))
+    if attribute.name in ("value_int", "value_ints"):
+        values = attribute.i if attribute.name == "value_int" else list(attribute.ints)
+        return numpy_helper.from_array(np.array(values, np.int64))
+    return None

@@ -1,0 +1,50 @@
+"""How the command line is read: commands, spellings, sizes."""
+
+import re
+from typing import Any
+
+import click
+
+
+def hyphens(token: str) -> str:
+    """Peers write flags with underscores: both spellings are one flag."""
+    return token.replace("_", "-")
+
+
+class Gibibytes(click.ParamType):
+    """A size such as ``2GB``, ``1.5GiB`` or ``800MB``; a bare number is in GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"\s*(\d+\.?\d*)\s*([KMGT]?)(i?)(B?)\s*", str(value), re.IGNORECASE)
+        if found is None:
+            self.fail(f"{value!r} is not a size; write it as 2GB, 1.5GiB or 800MB", param, ctx)
+        number, unit, binary, _ = found.groups()
+        power = "KMGT".index(unit.upper()) + 1 if unit else 3
+        base = 1000.0 if unit and not binary else 1024.0
+        return float(number) * base**power / 1024.0**3
+
+
+class Program(click.Group):
+    """Quantizes, unless its first word is the name of another command; a file of that name is ``./check``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = args[:1] and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if known else ["quantize", *args])
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Help on quantizing, and the other commands."""
+        command = self.commands["quantize"]
+        formatter.write_usage(ctx.command_path, "[OPTIONS] MODEL")
+        formatter.write_usage(ctx.command_path, "COMMAND [ARGS]...", prefix="   or: ")
+        command.format_help_text(ctx, formatter)
+        command.format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+SETTINGS: dict[str, Any] = {
+    "token_normalize_func": hyphens,
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+}
