@@ -40,10 +40,11 @@ def choose_by_output(
 ) -> ValueGrid:
     """The grid with the least error ``E || W^T (q(x) - x) ||^2`` of the layers' outputs, on their rows.
 
-    Of several layers, the sum of the errors, each relative to the layer's ``E || W^T x ||^2``. The search
-    starts at the grids of the other methods and is never worse than the best of them. `centred` leaves out
-    the mean of ``q(x) - x``, which a bias will compensate. `kind`, `low` and `high` are those of
-    `choose_grid`; without readings it is the grid with the least squared error of the values.
+    The error of each group of a layer counts relative to the group's own ``E || W^T x ||^2``: the channels of
+    a depthwise convolution differ in size by a lot, and what follows may even that out. Groups are averaged,
+    layers summed. The search starts at the grids of minmax, percentile and mse and is, on the rows it looks
+    at, never worse than the best of them. `centred` leaves out the mean of ``q(x) - x``, which a bias will
+    compensate. `kind`, `low` and `high` are those of `choose_grid`; without rows it is the grid of mse.
     """
     mse = choose_grid(histogram, kind, "mse", low, high)
     measures = [_Measure(reading, centred) for reading in readings if reading.rows.size]
