@@ -54,8 +54,10 @@ def best_end(counts: np.ndarray, levels: int, least: int = 0, start: int = 0) ->
 
 
 def divergence(counts: np.ndarray, start: int, end: int, levels: int) -> float:
-    """KL(P || Q) in nats of the range ``[start, end)``; infinite where P has values that Q has not.
+    """KL(P || Q) in nats of the range ``[start, end)``; infinite where there is nothing in it.
 
+    An outermost bin that is empty but for what is added to P counts as one value of Q: the divergence would
+    be infinite wherever a single outlier is cut off.
     ``(end - start)`` bins are dealt out to the levels: bin j to level ``floor(j * levels / (end - start))``.
     """
     inside = counts[start:end].astype(np.float64)
@@ -69,13 +71,12 @@ def divergence(counts: np.ndarray, start: int, end: int, levels: int) -> float:
     # The first bin of each level; there are no fewer bins than levels.
     starts = -(-np.arange(levels) * size // levels)
     filled = inside > 0
-    if (outer > 0)[~filled].any():
-        return np.inf
     masses = np.add.reduceat(inside, starts)
     shares = masses / np.maximum(np.add.reduceat(filled.astype(np.float64), starts), 1)
-    spread = np.repeat(shares, np.diff(starts, append=size))[filled] / total
-    p = outer[filled] / outer.sum()
-    return float(p @ np.log(p / spread))
+    spread = np.where(filled, np.repeat(shares, np.diff(starts, append=size)), 1)
+    there = outer > 0
+    p, q = outer[there] / outer.sum(), spread[there] / total
+    return float((p * np.log(p / q)).sum())
 
 
 def _linear(histogram: Histogram) -> tuple[np.ndarray, int, float]:

@@ -9,13 +9,10 @@ import numpy as np
 from comq_onnx.backends.engine import single_threaded_blas
 from comq_onnx.records import ActivationKind, ValueGrid
 from comq_onnx.stats.histogram import Histogram
-from comq_onnx.stats.ranges import Ends, choose_grid, code_range, grid_between, search
+from comq_onnx.stats.ranges import Ends, Pattern, choose_grid, code_range, grid_between, search, whole_range
 
-FACTORS = (1.25, 1.1, 1.04)
-"""By which the ends of the range are moved"""
-MOVES = 3
-"""At most, with each factor"""
-WORK = 1 << 28
+COARSE = Pattern(tuple(2.0 ** -np.arange(0, 5, 0.5)), 1, (1.2, 1.06), 3)
+WORK = 1 << 27
 """Multiplications for one grid, beyond which fewer rows are looked at"""
 ROWS_AT_LEAST = 64
 
@@ -47,19 +44,18 @@ def choose_by_output(
     compensate. `kind`, `low` and `high` are those of `choose_grid`; without rows it is the grid of mse.
     """
     mse = choose_grid(histogram, kind, "mse", low, high)
-    measures = [_Measure(reading, centred) for reading in readings if reading.rows.size]
-    if not measures or histogram.low == histogram.high == 0:
+    readings = [reading for reading in readings if reading.rows.size]
+    if not readings or histogram.low == histogram.high == 0:
         return mse
-    grids = [mse, *(choose_grid(histogram, kind, name, low, high) for name in ("minmax", "percentile"))]
-    starts = [_ends(grid) for grid in grids]
+    whole = whole_range(histogram)
+    others = [mse, *(choose_grid(histogram, kind, name, low, high) for name in ("minmax", "percentile"))]
     with single_threaded_blas():
+        measures = [_Measure(reading, centred) for reading in readings]
         return search(
             lambda grid: sum(measure.error(grid) for measure in measures),
-            starts,
+            [whole, *map(_ends, others)],
             lambda ends: grid_between(ends, kind, low, high),
-            shares=(1.0,),
-            factors=FACTORS,
-            moves=MOVES,
+            COARSE,
         )
 
 

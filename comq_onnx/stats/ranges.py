@@ -1,6 +1,7 @@
 """The 8-bit grid of one activation, chosen from a histogram of its values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,12 +19,23 @@ PERCENT = 99.99
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Smaller scales are subnormal numbers, which runtimes may take for zero."""
-SHARES = 2.0 ** -np.arange(0, 7, 0.25)
-"""Parts of the whole range that are tried as a range"""
-FACTORS = (1.1, 1.04, 1.015, 1.005)
-"""By which the ends are moved from the best range found"""
-MOVES = 12
-"""At most, with each factor"""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How far a search goes."""
+
+    shares: tuple[float, ...]
+    """Parts of the widest range that are tried, of both ends together and then of each"""
+    rounds: int
+    """How often that is done end by end"""
+    factors: tuple[float, ...]
+    """By which the ends are moved from the best range found"""
+    moves: int
+    """At most, with each factor"""
+
+
+FINE = Pattern(tuple(2.0 ** -np.arange(0, 7, 0.25)), 2, (1.1, 1.04, 1.015, 1.005), 12)
 
 
 def choose_grid(
@@ -52,7 +64,7 @@ def choose_grid(
 
     The range always includes zero, and zero is a code.
     """
-    whole = _whole(histogram)
+    whole = whole_range(histogram)
     if method == "minmax" or whole == (0.0, 0.0):
         return grid_between(whole, kind, low, high)
     if method == "percentile":
@@ -61,7 +73,10 @@ def choose_grid(
         return grid_between(entropy_ends(histogram, kind), kind, low, high)
     cells = histogram.cells()
     return search(
-        lambda grid: squared_error(cells, grid), [whole], lambda ends: grid_between(ends, kind, low, high)
+        lambda grid: squared_error(cells, grid),
+        [whole],
+        lambda ends: grid_between(ends, kind, low, high),
+        FINE,
     )
 
 
@@ -103,22 +118,21 @@ def squared_error(cells: Cells, grid: ValueGrid) -> float:
     integral = near / 12 + off * off * off / 3
     points = cells.points / grid.scale
     lost = np.square(points - np.clip(np.rint(points), bottom, top))
-    total = grid.scale**3 * (cells.density @ np.diff(integral)) + grid.scale**2 * (cells.masses @ lost)
-    return float(total)
+    # Not as dot products, whose bits depend on the number of threads.
+    spread, alone = (cells.density * np.diff(integral)).sum(), (cells.masses * lost).sum()
+    return float(grid.scale**3 * spread + grid.scale**2 * alone)
 
 
 def search(
     error: Callable[[ValueGrid], float],
     starts: Sequence[Ends],
     fitted: Callable[[Ends], ValueGrid],
-    shares: Sequence[float] | np.ndarray = SHARES,
-    factors: Sequence[float] = FACTORS,
-    moves: int = MOVES,
+    pattern: Pattern,
 ) -> ValueGrid:
     """The grid of the least error among those tried; never worse than that of any of `starts`.
 
-    First `shares` of the starts are tried, of both ends together and then of each; then the ends are moved
-    by each of `factors`, one at a time, as long as that helps and at most `moves` times.
+    Shares are taken of the first start; then the ends of the best range are moved one by one, as long as that
+    helps. `fitted` makes the grid of a range.
     """
     seen: dict[ValueGrid, float] = {}
 
@@ -128,35 +142,34 @@ def search(
             seen[grid] = error(grid)
         return seen[grid], ends
 
-    best = min((measured((a * share, b * share)) for a, b in starts for share in shares), key=_first)
-    outer = min(start[0] for start in starts), max(start[1] for start in starts)
-    for _ in range(2):
-        a, b = best[1]
-        best = min([best, *(measured((a, outer[1] * share)) for share in shares)], key=_first)
-        a, b = best[1]
-        best = min([best, *(measured((outer[0] * share, b)) for share in shares)], key=_first)
-    for factor in factors:
-        for _ in range(moves):
-            a, b = best[1]
-            near = [(a * factor, b), (a / factor, b), (a, b * factor), (a, b / factor)]
-            moved = min(map(measured, near), key=_first)
-            if moved[0] >= best[0]:
+    def least(tried: Iterable[Ends]) -> tuple[float, Ends]:
+        return min(map(measured, tried), key=lambda pair: pair[0])
+
+    lower, upper = starts[0]
+    best, ends = least([*starts, *((lower * share, upper * share) for share in pattern.shares)])
+    for _ in range(pattern.rounds):
+        best, ends = least([ends, *((ends[0], upper * share) for share in pattern.shares)])
+        best, ends = least([ends, *((lower * share, ends[1]) for share in pattern.shares)])
+    for factor in pattern.factors:
+        for _ in range(pattern.moves):
+            a, b = ends
+            moved, near = least([(a * factor, b), (a / factor, b), (a, b * factor), (a, b / factor)])
+            if moved >= best:
                 break
-            best = moved
-    return fitted(best[1])
+            best, ends = moved, near
+    return fitted(ends)
 
 
-def _first(pair: tuple[float, Ends]) -> float:
-    return pair[0]
-
-
-def _whole(histogram: Histogram) -> Ends:
+def whole_range(histogram: Histogram) -> Ends:
     """From the lowest value to the highest, zero included."""
     return min(histogram.low, 0.0), max(histogram.high, 0.0)
 
 
 def _within(scale: float, below: int, above: int, limits: Ends) -> float:
-    """The largest float32 not above `scale` whose range, so many steps long, lies within the limits."""
+    """The float32 next to `scale`, or the largest below it whose range lies within the limits.
+
+    The range is `below` steps long on one side of zero, and `above` on the other.
+    """
     low, high = limits
     # A limit at zero on a side that has codes is one that this kind cannot keep.
     held_low, held_high = below > 0 and low < 0, above > 0 and high > 0
@@ -185,7 +198,7 @@ def _percentiles(histogram: Histogram, kind: ActivationKind) -> Ends:
         ends = -end, end
     else:
         ends = _quantile(histogram, 1 - share), _quantile(histogram, share)
-    return ends if ends[0] < 0 or ends[1] > 0 else _whole(histogram)
+    return ends if ends[0] < 0 or ends[1] > 0 else whole_range(histogram)
 
 
 def _quantile(histogram: Histogram, share: float) -> float:

@@ -97,7 +97,7 @@ def watch_rows(
     sampling, found = Sampling(recipe.seed, calibration.samples), {tap: list[np.ndarray]() for tap in taps}
     held: dict[str, int] = {}
     for tap in taps:
-        held[tap.tensor] = held.get(tap.tensor, 0) + ROWS_BYTES
+        held[tap.tensor] = held.get(tap.tensor, 0) + ITEM * tap.groups * tap.rows * _rows_wanted(tap)
     for seen in _batches(model, held, calibration, recipe, on_batch):
         for tap, parts in found.items():
             if tap.tensor in seen.values:
@@ -115,14 +115,17 @@ def _some_rows(tap: Tap, seen: Seen, sampling: Sampling) -> Iterator[np.ndarray]
         values = keep_rows(values, seen.mask)
     if not values.size:
         return
-    most = max(1, min(ROWS, ROWS_BYTES // (ITEM * tap.groups * tap.rows)))
     parts = list(rows_of(tap, values, sampling, seen.first))
-    share = max(1, round(most * seen.entries / max(1, sampling.samples) / len(parts)))
+    share = max(1, round(_rows_wanted(tap) * seen.entries / max(1, sampling.samples) / len(parts)))
     for number, rows in enumerate(parts):
         if rows.shape[1] > share:
             rng = np.random.default_rng((sampling.seed, *tap.tensor.encode(), seen.first, number))
             rows = rows[:, np.sort(rng.choice(rows.shape[1], share, replace=False))]
         yield rows.astype(np.float32)
+
+
+def _rows_wanted(tap: Tap) -> int:
+    return max(1, min(ROWS, ROWS_BYTES // (ITEM * tap.groups * tap.rows)))
 
 
 def _batches(
@@ -183,7 +186,8 @@ def _groups(
         for batch in islice(calibration.batches(), 1):
             shapes = session.run(batch)
             sizes |= {name: ITEM * math.prod(shapes[SHAPE_PREFIX + name].tolist()) for name in computed}
-    limit -= sum(held.values())
+    # What is kept may not leave so little that the model is run for each tensor anew.
+    limit = max(limit - sum(held.values()), limit // 4)
     groups: list[list[str]] = []
     room = 0
     for name, size in sizes.items():
