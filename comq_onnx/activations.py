@@ -1,6 +1,8 @@
 """Grids for activations that are stored in 8 bits, from what the quantized weights make of the samples."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,6 +21,8 @@ from comq_onnx.stats.values import watch, watch_rows
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.fakequant import put_floats
 
+SMALLEST_HALF = 2.0**-14
+
 
 def choose_values(
     opened: Opened, solved: Solved, recipe: Recipe, progress: Progress = silent
@@ -35,6 +39,8 @@ def choose_values(
     grids: dict[str, ValueGrid] = {}
     for members in grouped(placed):
         grid = grid_of(members, seen, readings, rules.kind, recipe)
+        if TARGETS[recipe.target].half(recipe):
+            grid = in_half(grid)
         grids |= {value.tensor: grid for value in members}
     return grids
 
@@ -56,6 +62,12 @@ def grid_of(
         read = [reading for value in members for reading in readings.get(value.tensor, ())]
         return choose_by_output(histogram, kind, read, low, high, centred=recipe.compensate)
     return choose_grid(histogram, kind, recipe.calibration_method, low, high)
+
+
+def in_half(grid: ValueGrid) -> ValueGrid:
+    """The grid with a scale that float16 holds, unless that would be below its smallest normal number."""
+    scale = float(np.float16(grid.scale))
+    return replace(grid, scale=scale) if SMALLEST_HALF <= scale < math.inf else grid
 
 
 def readings_of(

@@ -1,15 +1,17 @@
-"""TensorRT: int4 weights of matrix products in blocks of 64 or 128, everything else in float16.
+"""TensorRT: int4 weights of products in blocks of 64 or 128, 8-bit convolutions, everything else in float16.
 
 TensorRT has int4 for the weights of MatMul and Gemm only, symmetric, with a scale for each block of 64 or 128
-rows; it has 8-bit weights only beside 8-bit activations. It takes the types of the file as they are
-(strongly typed: the only way from version 11 on), so that a float32 graph would run in float32.
+rows; it has 8-bit weights only beside 8-bit activations, which are int8 around zero. It wants Q/DQ at the
+inputs of layers, and at what the output of a Conv is added to, none at outputs, and biases in float. It takes
+the types of the file as they are (strongly typed: the only way from version 11 on), so that a float32 graph
+would run in float32.
 Sources: NVIDIA's documentation (Quantization Schemes, Explicit Quantization, ONNX opset guide), NvInfer.h
 11.1 and the parser of onnx-tensorrt 10.1. Nothing here was run in TensorRT.
 """
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import onnx
@@ -20,11 +22,14 @@ from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import names_in
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import Layer, Solution
-from comq_onnx.targets.blocks import dividing_block, is_right_side
+from comq_onnx.records import ActivationKind, Layer, Solution
+from comq_onnx.targets.blocks import dividing_block, eight_bit_grid, is_right_side
+from comq_onnx.targets.eight_bit import eight_bit_weight, store_activations
+from comq_onnx.targets.findings import findings
 from comq_onnx.targets.forms import Piece, dequantize_linear, plan_linear
-from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
-from comq_onnx.targets.target import DEQUANTIZE, Written
+from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Site, Stored
+from comq_onnx.targets.rules.tensorrt import RULES
+from comq_onnx.targets.target import DEQUANTIZE, EIGHT_BIT, Written
 
 INT4_OPSET, INT8_OPSET = 21, 19
 SMALLEST_BLOCK, LARGEST_BLOCK = 64, 128
@@ -34,9 +39,36 @@ LAYERS = "--dumpLayerInfo --profilingVerbosity=detailed --exportLayerInfo={layer
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 
 
+def refuses_eight_bit(site: Site) -> str:
+    """Layers that TensorRT has no use for in 8 bits."""
+    if site.layer.op == "ConvTranspose":
+        return "scales per channel of an 8-bit ConvTranspose are not documented"
+    if site.pooled and not site.size_first:
+        return "it computes one position: nothing to gain"
+    return ""
+
+
+def refuses_products(site: Site) -> str:
+    """All but convolutions."""
+    return refuses_eight_bit(site) if site.layer.op == "Conv" else "its weight alone is int4"
+
+
+LAYERS_RULES = ActivationRules(
+    kind=ActivationKind(signed=True, symmetric=True),
+    outputs=frozenset(),
+    float_bias=True,
+    apart=False,
+    carried=frozenset(),
+    residuals=True,
+    products=True,
+    refuses=refuses_eight_bit,
+)
+CONV_RULES = replace(LAYERS_RULES, products=False, refuses=refuses_products)
+
+
 @dataclass(frozen=True)
 class TensorRT:
-    """Weight-only int4 in a float16 graph."""
+    """Weight-only int4 and W8A8 in a float16 graph."""
 
     name: str = "tensorrt"
     stores_codes: bool = True
@@ -47,19 +79,24 @@ class TensorRT:
         return recipe.high_precision_dtype != "fp32"
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
-        """21 for int4, 19 for int8. ComqError where TensorRT has nothing of what `recipe` asks for."""
-        check(recipe)
+        """21 for int4, 19 for int8."""
         return INT4_OPSET if recipe.bits < 8 else INT8_OPSET
 
     def activations(self, recipe: Recipe, given: bool) -> ActivationRules | None:
-        """None yet."""
-        return None
+        """All layers in 8 bits on request; with samples, convolutions are, for which there is no int4.
+
+        ComqError where TensorRT has nothing of what `recipe` asks for.
+        """
+        check(recipe, given)
+        if recipe.activations == "int8" or (recipe.activations == "auto" and given and recipe.bits == 8):
+            return LAYERS_RULES
+        return CONV_RULES if recipe.activations == "auto" and given else None
 
     def refuses(self, layer: Layer, recipe: Recipe) -> str:
         """Why `layer` is not stored in int4."""
         stays = "stays fp16" if self.half(recipe) else "stays float"
         if layer.op in ("Conv", "ConvTranspose"):
-            return f"TensorRT has no int4 Conv; give --activations int8: {stays}"
+            return f"TensorRT has no int4 {layer.op}; give samples, or --activations int8: {stays}"
         if layer.op == "Gather":
             return f"TensorRT has no quantized embeddings: {stays}"
         if not is_right_side(layer.layout):
@@ -73,7 +110,11 @@ class TensorRT:
         return ""
 
     def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
-        """Blocks of 128, or 64 where it must or shall be that; or coarser, on request."""
+        """Blocks of 128, or 64 where it must or shall be that; or coarser, on request. 8-bit beside 8-bit."""
+        if eight_bit:
+            wide = "int8: TensorRT has no narrower weights beside 8-bit activations" if bits < 8 else ""
+            grid, note = eight_bit_grid(recipe, 8)
+            return grid, "; ".join(filter(None, (wide, note)))
         if recipe.block_size in ("channel", "tensor"):
             return Grid(bits, True, recipe.block_size), ""
         auto = recipe.block_size == "auto"
@@ -95,13 +136,19 @@ class TensorRT:
         recipe: Recipe,
         stored: Stored = NOTHING_STORED,
     ) -> list[Written]:
-        """A DequantizeLinear along axis 0 for each layer; scales per channel are repeated over blocks."""
+        """A DequantizeLinear along axis 0 for each layer; scales per channel are repeated over blocks.
+
+        Layers that compute in 8 bits have one per channel.
+        """
         taken = names_in(model)
-        return [_write(model, layer, solutions[layer.name], (taken, self.half(recipe))) for layer in layers]
+        how = taken, self.half(recipe), stored.placement.layers
+        written = [_write(model, layer, solutions[layer.name], how) for layer in layers]
+        store_activations(model, stored, False, taken)
+        return written
 
     def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
-        """Nothing yet: the rules of the runtime are not checked here."""
-        return ()
+        """What breaks a rule of the runtime."""
+        return tuple(str(finding) for finding in findings(proto, RULES))
 
     def advice(self, file: str, proto: onnx.ModelProto, fed: Shapes) -> tuple[str, ...]:
         """How the file becomes an engine."""
@@ -112,23 +159,26 @@ class TensorRT:
 TENSORRT = TensorRT()
 
 
-def check(recipe: Recipe) -> None:
-    """ComqError where `recipe` asks for what TensorRT does not have."""
+def check(recipe: Recipe, given: bool) -> None:
+    """ComqError where `recipe` asks for what TensorRT does not have; `given` is whether there are samples."""
     if not recipe.symmetric:
         raise ComqError("TensorRT has no zero points", where="--asymmetric", fix="leave it out")
-    # Placement of 8-bit activations: Conv and products in W8A8 come in from here on.
-    if recipe.activations in ("int8", "dynamic"):
+    if recipe.matmulnbits:
+        raise ComqError("TensorRT does not have the operator", where="--matmulnbits", fix="leave it out")
+    if recipe.activations == "dynamic":
         raise ComqError(
-            "8-bit activations are not written for TensorRT",
-            where=f"--activations {recipe.activations}",
-            fix="use --activations none",
+            "TensorRT does not round activations on the fly",
+            where="--activations dynamic",
+            fix="use --activations int8",
         )
+    if recipe.activations == "int8" or (recipe.activations == "auto" and given and recipe.bits == 8):
+        return
     for wide, flag in ((recipe.bits == 8, "--weights int8"), (recipe.first_last == "int8", "--first-last")):
         if wide:
             raise ComqError(
                 "TensorRT has 8-bit weights beside 8-bit activations only",
                 where=flag,
-                fix="use --weights int4 and --first-last same",
+                fix="use --activations int8, or --weights int4 and --first-last same",
             )
 
 
@@ -179,10 +229,17 @@ def _axis(axis: int, seen: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:
     return sizes[0], sizes[len(sizes) // 2], sizes[-1]
 
 
-def _write(model: Model, layer: Layer, solution: Solution, how: tuple[set[str], bool]) -> Written:
-    taken, half = how
+def _write(
+    model: Model, layer: Layer, solution: Solution, how: tuple[set[str], bool, frozenset[str]]
+) -> Written:
+    taken, half, eight_bit = how
     bias = fold_bias(model, layer, solution.bias, taken)
     piece, plan = Piece(layer, taken, half), plan_linear(layer, solution, 4)
+    if layer.name in eight_bit:
+        weight = eight_bit_weight(piece, solution, 8)
+        more = add_position_bias(model, layer, solution.position_bias, taken)
+        replace_weight(model, layer, piece.nodes, weight)
+        return Written(layer.name, EIGHT_BIT, piece.bytes, bias, bias_bytes=more)
     if plan is None or plan.block not in (SMALLEST_BLOCK, LARGEST_BLOCK):
         raise ValueError(f"{layer.name}: {solution.grid} is no grid of TensorRT's")
     weight = dequantize_linear(piece, solution, 4, plan)

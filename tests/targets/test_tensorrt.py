@@ -102,7 +102,7 @@ def broken_rules(proto: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.parametrize("options", [{}, {"block_size": "channel"}, {"weights": "int3"}, {"weights": "int2"}])
 def test_a_file_keeps_the_rules_and_its_checks_pass(tmp_path, net, data, options):
-    recipe = Recipe(target="tensorrt", **options)
+    recipe = Recipe(target="tensorrt", activations="none", **options)
     report = quantize(net, tmp_path / "m.onnx", data, recipe)
     written = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(written, full_check=True)
@@ -127,7 +127,7 @@ def test_scales_are_solved_as_they_are_stored(tmp_path, net, data):
     """The float16 file and the float32 one hold the same codes and the same scales."""
     found = {}
     for dtype in ("fp16", "fp32"):
-        recipe = Recipe(target="tensorrt", high_precision_dtype=dtype, block_size="64")
+        recipe = Recipe(target="tensorrt", activations="none", high_precision_dtype=dtype, block_size="64")
         assert quantize(net, tmp_path / f"{dtype}.onnx", data, recipe).verification.ok
         found[dtype] = initializers(onnx.load(tmp_path / f"{dtype}.onnx"))
     assert not any(t.data_type == TensorProto.FLOAT16 for t in found["fp32"].values())
@@ -138,7 +138,7 @@ def test_scales_are_solved_as_they_are_stored(tmp_path, net, data):
 
 
 def test_layers_without_a_form_stay_and_say_why(net):
-    made = plan(net, Recipe(target="tensorrt", quantize_embeddings=True))
+    made = plan(net, Recipe(target="tensorrt", activations="none", quantize_embeddings=True))
     reasons = {s.name: s.reason for s in made.skipped}
     assert reasons["make_c"] == "TensorRT has no int4 Conv; give --activations int8: stays fp16"
     assert reasons["make_q"] == "TensorRT's int4 blocks of 64 or 128 do not divide 36 rows: stays fp16"
@@ -146,7 +146,9 @@ def test_layers_without_a_form_stay_and_say_why(net):
     refuses = TARGETS["tensorrt"].refuses
     odd = refuses(CASES["matmul_odd"].layer(), Recipe(target="tensorrt"))
     assert odd == "TensorRT packs int4 in pairs, and there are 7 columns: stays fp16"
-    table = refuses(CASES["gather"].layer(), Recipe(target="tensorrt", high_precision_dtype="fp32"))
+    table = refuses(
+        CASES["gather"].layer(), Recipe(target="tensorrt", activations="none", high_precision_dtype="fp32")
+    )
     assert table == "TensorRT has no quantized embeddings: stays float"
 
 
@@ -161,7 +163,7 @@ def test_layers_without_a_form_stay_and_say_why(net):
     ],
 )
 def test_blocks_are_64_or_128(asked, block, note):
-    recipe = Recipe(target="tensorrt", block_size=asked)
+    recipe = Recipe(target="tensorrt", activations="none", block_size=asked)
     grid, said = TARGETS["tensorrt"].grid(CASES["matmul"].layer(), recipe, 4)
     assert (grid.block_size, said) == (block, note)
 
@@ -178,7 +180,7 @@ def test_blocks_are_64_or_128(asked, block, note):
 )
 def test_what_tensorrt_lacks_is_one_sentence(net, options, flag):
     with pytest.raises(ComqError, match=flag):
-        plan(net, Recipe(target="tensorrt", **options))
+        plan(net, Recipe(target="tensorrt", activations="none", **options))
 
 
 def test_nothing_left_to_quantize_is_said_with_the_reasons():
@@ -198,7 +200,9 @@ def test_the_size_is_known_before(tmp_path, net, data):
 
 
 def test_commands_name_the_file_and_the_shapes_that_were_fed(tmp_path, net, data):
-    report = quantize(net, tmp_path / "my net.onnx", data, Recipe(target="tensorrt", batch_size=10))
+    report = quantize(
+        net, tmp_path / "my net.onnx", data, Recipe(target="tensorrt", activations="none", batch_size=10)
+    )
     path = tmp_path / "my net"
     ten, eleven = (note for note in report.notes if note.startswith("TensorRT 1"))
     shapes = [f"--{kind}Shapes=x:{size}x3x16x16" for kind, size in (("min", 4), ("opt", 10), ("max", 10))]
