@@ -78,19 +78,21 @@ class _Measure:
         step = -(-reading.rows.shape[1] // most)
         self._rows = np.ascontiguousarray(reading.rows[:, ::step], np.float32)
         self._centred = centred
-        self._signal = self._energy(self._rows) or 1.0
+        signal = self._energy(self._rows)
+        self._signal = np.where(signal > 0, signal, 1.0)
 
     def error(self, grid: ValueGrid) -> float:
         off = rounded(self._rows, grid)
         off -= self._rows
         if self._centred:
             off -= off.mean(axis=1, keepdims=True)
-        return self._energy(off) / self._signal
+        return float((self._energy(off) / self._signal).mean())
 
-    def _energy(self, rows: np.ndarray) -> float:
-        """The squared norm of the layer's outputs without bias, summed over the rows."""
+    def _energy(self, rows: np.ndarray) -> np.ndarray:
+        """``(groups,)``: the squared norm of a group's outputs without bias, summed over the rows."""
         out: Any = rows @ self._weight
-        return float(np.vdot(out, rows if self._wide else out))
+        out *= rows if self._wide else out
+        return out.sum(axis=(1, 2), dtype=np.float64)
 
 
 def _ends(grid: ValueGrid) -> Ends:

@@ -27,7 +27,7 @@ def output_error(readings: list[Reading], grid: ValueGrid, centred: bool = False
         off = (grid.scale * (codes - grid.zero_point) - x) @ w
         if centred:
             off = off - off.mean(axis=1, keepdims=True)
-        total += np.sum(off**2) / np.sum((x @ w) ** 2)
+        total += np.mean(np.sum(off**2, axis=(1, 2)) / np.sum((x @ w) ** 2, axis=(1, 2)))
     return float(total)
 
 
@@ -62,6 +62,15 @@ def test_several_layers_count_by_their_relative_errors():
     alone, both = (choose_by_output(of(x), S8, found) for found in ([first], [first, second]))
     assert output_error([first, second], both) <= output_error([first, second], alone) * 1.0001
     assert output_error([first], alone) < output_error([first], both)
+
+
+def test_a_small_channel_counts_as_much_as_a_large_one():
+    """Of two channels of a depthwise convolution, the small one needs small steps."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 400, 9)).astype(np.float32)
+    x[0] *= 60
+    found = choose_by_output(of(x), S8, [Reading(x, np.ones((2, 9, 1)))])
+    assert found.scale < choose_grid(of(x), S8, "mse").scale
 
 
 def test_without_readings_it_is_the_squared_error():
