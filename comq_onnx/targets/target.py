@@ -10,6 +10,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
+from comq_onnx.targets.findings import Finding
 
 DEQUANTIZE = "DequantizeLinear"
 CAST_SCALE = "Cast*scale"
@@ -53,6 +54,6 @@ class Target(Protocol):
         """Write `solutions` into ``model.graph`` in place: codes, scales, biases, nothing rounded again."""
         ...
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
-        """What in a written file breaks the target's rules, a sentence each."""
+    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
+        """What in a file, written by us or not, breaks the target's rules."""
         ...

@@ -13,7 +13,7 @@ from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
 from comq_onnx.targets.blocks import choose_grid
-from comq_onnx.targets.lint import lint_weights
+from comq_onnx.targets.findings import Finding, Rule, findings
 from comq_onnx.targets.rewrite import rewrite_weights
 from comq_onnx.targets.target import Written
 
@@ -27,6 +27,8 @@ class WeightOnly:
     name: str
     packed_int2: bool
     """Whether 2-bit codes are stored in 2 bits (opset 25); they lie in an int4 tensor otherwise"""
+    rules: tuple[Rule, ...]
+    """What must be true of the file"""
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """The lowest opset that holds `recipe`: packed int2 25, int4 and blocks 21, half scales 19, DQ 13."""
@@ -52,6 +54,6 @@ class WeightOnly:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
         return rewrite_weights(model, layers, solutions, recipe.weight_form, self.packed_int2)
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
-        """What in a written file would not fuse or not load elsewhere."""
-        return lint_weights(proto)
+    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
+        """Everything in a file that breaks a rule of the runtimes it is for."""
+        return findings(proto, self.rules)
