@@ -64,6 +64,8 @@ def _bias_scale(product: Product, activation: Linear, name: str, view: View) -> 
     found, left, right = (
         view.values(s).astype(np.float64).reshape(-1) for s in (bias, activation.scale, product.weight.scale)
     )
+    if left.size != 1 or found.size not in (1, right.size):
+        return
     same = np.isclose(found, left * right, rtol=BIAS_TOLERANCE, atol=0)
     if not np.all(same):
         wrong = np.count_nonzero(~same)

@@ -177,8 +177,8 @@ def addend(node: NodeProto, scope: Scope) -> tuple[str, NodeProto]:
 def summed(node: NodeProto, view: View, scope: Scope) -> tuple[str, NodeProto]:
     """`addend` of what is a Gemm once onnxruntime has turned MatMul + Add into one; no name where it is none.
 
-    It does so for a ``[K, N]`` weight: with any addend of two axes on matrices, and with a vector of N on
-    inputs of more axes, all of known size.
+    It does so for a ``[K, N]`` weight: on matrices with a vector of N and with a matrix of one or as many
+    rows; on inputs of more axes, all of known size, with a vector of N.
     """
     name, last = addend(node, scope)
     if node.op_type == "Gemm" or not name:
@@ -187,7 +187,8 @@ def summed(node: NodeProto, view: View, scope: Scope) -> tuple[str, NodeProto]:
     if rows is None or weight is None or added is None or len(weight) != 2:
         return "", node
     if len(rows) == 2:
-        return (name, last) if len(added) == 2 or added == weight[1:] else ("", node)
+        matrix = len(added) == 2 and added[0] in (1, rows[0])
+        return (name, last) if matrix or added == weight[1:] else ("", node)
     return (name, last) if added == weight[1:] and None not in rows and len(rows) > 2 else ("", node)
 
 

@@ -83,8 +83,9 @@ def block_size(view: View) -> Iterator[Breach]:
 def two_bit_block(view: View) -> Iterator[Breach]:
     """Only where a block of 64 is possible."""
     for product in right_sides(view):
-        weight, rows = product.weight, product.codes.dims[0]
-        if weight.bits == 2 and weight.block not in (64, 128) and rows % 64 == 0 and product.reduced == 0:
+        weight = product.weight
+        possible = product.reduced == 0 and product.codes.dims[0] % 64 == 0
+        if weight.bits == 2 and weight.block not in (64, 128) and possible:
             what = f"blocks of {weight.block}" if weight.block else "one scale per channel"
             yield named(weight.node), f"2-bit codes with {what} run at half the speed, or worse"
     for node in contributed(view, "MatMulNBits"):
@@ -96,8 +97,8 @@ def two_bit_block(view: View) -> Iterator[Breach]:
 def ragged_blocks(view: View) -> Iterator[Breach]:
     for product in _once(products(view)):
         weight = product.weight
-        if weight.block and product.codes.dims[weight.axis] % weight.block:
-            rows = product.codes.dims[weight.axis]
+        rows = product.codes.dims[weight.axis] if weight.axis < len(product.codes.dims) else 0
+        if weight.block and rows % weight.block:
             yield named(weight.node), f"its block size {weight.block} does not divide {rows}"
 
 

@@ -53,7 +53,7 @@ def test_onnxruntime_refuses_it(rule):
     if wrong.before and tuple(map(int, wrong.before.split("."))) <= VERSION:
         session(wrong.proto)
         return
-    with pytest.raises(Exception, match="ONNXRuntimeError|Error"):  # its exceptions have no common class
+    with pytest.raises(Exception, match="ONNXRuntimeError"):  # its exceptions have no class in common
         session(wrong.proto).run(None, feeds(wrong.proto))
 
 

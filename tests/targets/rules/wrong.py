@@ -56,7 +56,7 @@ def blocked(rows: int, block: int, kind: str = "int4", opset: int = 21, **more: 
 
 
 def with_function() -> onnx.ModelProto:
-    """A model of opset 21 that calls a function of opset 11, in which ReduceSum has its axes as an attribute."""
+    """A model of opset 21 that calls a function of opset 11, where the axes of ReduceSum are an attribute."""
     return onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["": 21, "own": 1]> g (float[M,4] x) => (float[M] y)'
         " { y = own.total(x) }"
