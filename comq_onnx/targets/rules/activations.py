@@ -21,7 +21,7 @@ from comq_onnx.targets.view import View, named
 
 BIAS_TOLERANCE = 1e-5
 """Relative: what rounding a product of two float32 numbers may do."""
-PASSED = ("Relu", "Clip", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
+PASSED = ("Relu", "Clip", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 """What may lie between a Conv and its QuantizeLinear: absorbed, or moved out of the way."""
 SIGNED_PRODUCTS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
 CODES: dict[int, tuple[int, int]] = {TensorProto.INT8: (-128, 127), TensorProto.UINT8: (0, 255)}

@@ -24,7 +24,7 @@ BITS: dict[int, int] = {
 SIDES = {"MatMul": (0, 1), "Gemm": (0, 1), "Conv": (1,), "ConvTranspose": (1,), "Gather": (0,)}
 """Which inputs may hold a weight."""
 WEIGHT_PATH = ("Transpose", "Reshape", "Cast", "Identity")
-MOVES = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool")
+MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "MaxPool")
 """Operators that onnxruntime moves a QuantizeLinear or DequantizeLinear across."""
 
 

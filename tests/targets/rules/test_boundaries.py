@@ -104,3 +104,57 @@ def test_what_two_products_may_share(shared, tmp_path):
         **specs,
     )
     assert is_found(proto, "ORT-W05") == is_unfused(proto, tmp_path)
+
+
+BEHIND = {
+    "nothing": "t = Identity(u)",
+    "Relu": "t = Relu(u)",
+    "MaxPool": "t = MaxPool<kernel_shape=[2,2]>(u)",
+    "Reshape": "t = Reshape(u, n)",
+    "Transpose": "t = Transpose<perm=[0,2,3,1]>(u)",
+    "Flatten": "t = Flatten(u)",
+    "Sigmoid": "t = Sigmoid(u)",
+    "AveragePool": "t = AveragePool<kernel_shape=[2,2]>(u)",
+    "GlobalAveragePool": "t = GlobalAveragePool(u)",
+    "Add": "t = Add(u, u)",
+    "Unsqueeze": "t = Unsqueeze(u, n)",
+    "Squeeze": "t = Squeeze(u, n)",
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_may_lie_between_a_conv_and_its_stored_output(behind, tmp_path):
+    values = {"Reshape": "int64[1]=-1", "Unsqueeze": "int64[1]=0", "Squeeze": "int64[1]=0"}
+    axes = "[1]" if behind == "Reshape" else "[1,8,6,6]"
+    signature = f"float[1,16,6,6] x -> float{axes} y"
+    body = f"{X8} {CONV.replace('t =', 'u =')} {BEHIND[behind]} {Y8}"
+    proto = file(signature, body, **U8, **K8, **OUT | {"yz": "uint8=0"}, n=values.get(behind, "int64[1]=0"))
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    assert is_found(proto, "ORT-W21") == is_unfused(proto, tmp_path)
+
+
+BEFORE = {
+    "Reshape": "xm = Reshape(xd, n)",
+    "Transpose": "xm = Transpose<perm=[1,0]>(xd)",
+    "Flatten": "xm = Flatten(xd)",
+    "Squeeze": "xm = Squeeze(xd)",
+    "Unsqueeze": "xm = Unsqueeze(xd, o)",
+    "Relu": "xm = Relu(xd)",
+    "Identity": "xm = Identity(xd)",
+    "Gelu": "xm = Gelu(xd)",
+}
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_what_lies_between_a_stored_activation_and_a_product(before, bits, tmp_path):
+    """In an 8-bit product 4-bit codes are left as they are, and 8-bit ones are fused to integers."""
+    weights = W8 if bits == 8 else W4
+    body = f"{X8} {BEFORE[before]} {ZEROED if bits == 8 else COLUMNS} y = MatMul(xm, w)"
+    proto = file("float[64,64] x -> float y", body, **U8, **weights, n="int64[2]=64", o="int64[1]=0")
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    if bits == 4:
+        assert is_found(proto, "ORT-W29") == is_unfused(proto, tmp_path)
+    else:
+        assert not is_found(proto)
+        assert not is_unfused(proto, tmp_path)

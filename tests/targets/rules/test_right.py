@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 from targets.rules.files import deviation, feeds, optimized, session
-from targets.rules.right import RIGHT
+from targets.rules.right_activations import EIGHT_BITS
+from targets.rules.right_weights import WEIGHT_ONLY
 
 from comq_onnx.targets.findings import findings
 from comq_onnx.targets.rules import onnxruntime as ort_rules
 from comq_onnx.targets.rules import openvino, portable, web
 
+RIGHT = {f"weights: {name}": right for name, right in WEIGHT_ONLY.items()} | {
+    f"8 bits: {name}": right for name, right in EIGHT_BITS.items()
+}
 RULES = {
     "ort": ort_rules.RULES,
     "openvino": openvino.RULES,
