@@ -71,18 +71,21 @@ def as_text(model: Path, target: str, found: Sequence["Finding"]) -> str:
     """A line for each finding, and one that counts them."""
     lines = [f"{f.rule} {f.severity} {f.node}: {f.why}; {f.fix}." for f in found]
     errors = sum(f.severity == "error" for f in found)
-    counted = f"{_count(errors, 'error')}, {_count(len(found) - errors, 'warning')}"
+    notes = sum(f.severity == "note" for f in found)
+    counted = f"{_count(errors, 'error')}, {_count(len(found) - errors - notes, 'warning')}"
+    counted += f", {_count(notes, 'note')}" if notes else ""
     return "\n".join([*lines, f"{model} for {target}: {counted}."])
 
 
 def as_object(model: Path, target: str, found: Sequence["Finding"]) -> str:
     """The same as JSON."""
-    errors = sum(f.severity == "error" for f in found)
+    counts = Counter(finding.severity for finding in found)
     whole = {
         "model": str(model),
         "target": target,
-        "errors": errors,
-        "warnings": len(found) - errors,
+        "errors": counts["error"],
+        "warnings": counts["warning"],
+        "notes": counts["note"],
         "findings": [asdict(finding) for finding in found],
     }
     return json.dumps(whole, indent=1)

@@ -42,6 +42,8 @@ def eight_bit_grid(recipe: Recipe, bits: int) -> tuple[Grid, str]:
         said.append("one scale per channel")
     if not recipe.symmetric:
         said.append("no zero point")
+    if bits == 8 and recipe.reduce_range:
+        bits = 7
     return Grid(bits), f"8-bit kernels take {' and '.join(said)}" if said else ""
 
 

@@ -19,6 +19,7 @@ from comq_onnx.grid import Grid, dequantize
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
 from comq_onnx.targets.blocks import choose_grid
+from comq_onnx.targets.findings import Finding
 from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
 from comq_onnx.targets.target import PLAIN, Written
 
@@ -75,7 +76,7 @@ class FakeQuant:
         """Give each weight the values of its solution, and fold the biases, as in all targets."""
         return put_floats(model, layers, solutions)
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
+    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
         """Nothing: a float file is a float file."""
         return ()
 

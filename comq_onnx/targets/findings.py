@@ -9,7 +9,7 @@ import onnx
 
 from comq_onnx.targets.view import View
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Finding:
     rule: str
     """Its id, such as ``TRT-E16``"""
     severity: Severity
-    """``error``: it does not load, or computes something else; ``warning``: it is slow, large or inexact"""
+    """``error``: it does not load, or computes something else; ``warning``: it is slow, large or inexact;
+    ``note``: it is one of these on some machines"""
     node: str
     """Name of the node or tensor; ``the model`` where it is the whole file"""
     why: str

@@ -6,6 +6,7 @@ was measured in onnxruntime 1.31 on an x64 CPU.
 
 from comq_onnx.records import ActivationKind
 from comq_onnx.targets.placement import COMPUTERS, MOVERS, ActivationRules, Site
+from comq_onnx.targets.rules import onnxruntime
 from comq_onnx.targets.weight_only import WeightOnly
 
 
@@ -21,7 +22,7 @@ def refuses(site: Site) -> str:
     return ""
 
 
-RULES = ActivationRules(
+EIGHT_BIT = ActivationRules(
     kind=ActivationKind(signed=False, symmetric=False),
     outputs=frozenset(("Conv",)),
     float_bias=False,
@@ -31,4 +32,6 @@ RULES = ActivationRules(
     products=True,
     refuses=refuses,
 )
-ORT = WeightOnly(name="ort", packed_int2=True, rules=RULES, dynamic=True, contrib=True)
+ORT = WeightOnly(
+    name="ort", packed_int2=True, rules=onnxruntime.RULES, eight_bit=EIGHT_BIT, dynamic=True, contrib=True
+)

@@ -7,6 +7,7 @@ refuses uint8, and onnxruntime cannot take a Relu into int8 codes around zero.
 
 from comq_onnx.records import ActivationKind
 from comq_onnx.targets.placement import ActivationRules, Site
+from comq_onnx.targets.rules import portable
 from comq_onnx.targets.weight_only import WeightOnly
 
 
@@ -19,7 +20,7 @@ def refuses(site: Site) -> str:
     return ""
 
 
-RULES = ActivationRules(
+EIGHT_BIT = ActivationRules(
     kind=ActivationKind(signed=True, symmetric=True),
     outputs=frozenset(),
     float_bias=True,
@@ -29,4 +30,4 @@ RULES = ActivationRules(
     products=False,
     refuses=refuses,
 )
-PORTABLE = WeightOnly(name="portable", packed_int2=False, rules=RULES)
+PORTABLE = WeightOnly(name="portable", packed_int2=False, rules=portable.RULES, eight_bit=EIGHT_BIT)

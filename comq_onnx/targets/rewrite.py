@@ -128,11 +128,8 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
 
 def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
     """Store a layer that multiplies 8-bit activations: int8 weight, and a bias at the scale of the sums."""
-    bits = (
-        solution.grid.bits
-        if draft.form.packed_int2 and solution.grid.bits == 2
-        else max(solution.grid.bits, 4)
-    )
+    packed = draft.form.packed_int2 and solution.grid.bits == 2
+    bits = 2 if packed else 4 if solution.grid.bits <= 4 else 8
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
     grid, note = draft.inputs[layer.name], ""

@@ -10,6 +10,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
+from comq_onnx.targets.findings import Finding
 from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
 
 DEQUANTIZE = "DequantizeLinear"
@@ -98,8 +99,8 @@ class Target(Protocol):
         """
         ...
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
-        """What in a written file breaks the target's rules, a sentence each."""
+    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
+        """What in a file, written by us or not, breaks the target's rules."""
         ...
 
     def advice(

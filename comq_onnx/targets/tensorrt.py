@@ -25,7 +25,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import ActivationKind, Layer, Solution
 from comq_onnx.targets.blocks import dividing_block, eight_bit_grid, is_right_side
 from comq_onnx.targets.eight_bit import eight_bit_weight, store_activations
-from comq_onnx.targets.findings import findings
+from comq_onnx.targets.findings import Finding, findings
 from comq_onnx.targets.forms import Piece, dequantize_linear, plan_linear
 from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Site, Stored
 from comq_onnx.targets.rules.tensorrt import RULES
@@ -146,9 +146,9 @@ class TensorRT:
         store_activations(model, stored, False, taken)
         return written
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
+    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
         """What breaks a rule of the runtime."""
-        return tuple(str(finding) for finding in findings(proto, RULES))
+        return findings(proto, RULES)
 
     def advice(self, file: str, proto: onnx.ModelProto, fed: Shapes) -> tuple[str, ...]:
         """How the file becomes an engine."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from comq_onnx.targets import ort
 from comq_onnx.targets.placement import Site
+from comq_onnx.targets.rules import web
 from comq_onnx.targets.weight_only import WeightOnly
 
 
@@ -21,5 +22,7 @@ def refuses(site: Site) -> str:
     return ort.refuses(site)
 
 
-RULES = replace(ort.RULES, refuses=refuses)
-WEB = WeightOnly(name="web", packed_int2=True, rules=RULES, dynamic=True, linear=False)
+EIGHT_BIT = replace(ort.EIGHT_BIT, refuses=refuses)
+WEB = WeightOnly(
+    name="web", packed_int2=True, rules=web.RULES, eight_bit=EIGHT_BIT, dynamic=True, linear=False
+)

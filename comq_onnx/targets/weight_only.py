@@ -14,7 +14,7 @@ from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
 from comq_onnx.targets.blocks import choose_grid, eight_bit_grid
-from comq_onnx.targets.lint import lint_weights
+from comq_onnx.targets.findings import Finding, Rule, findings
 from comq_onnx.targets.placement import DYNAMIC_RULES, NOTHING_STORED, ActivationRules, Stored
 from comq_onnx.targets.rewrite import Form, rewrite_weights
 from comq_onnx.targets.target import Written
@@ -29,7 +29,9 @@ class WeightOnly:
     name: str
     packed_int2: bool
     """Whether 2-bit codes are stored in 2 bits (opset 25); they lie in an int4 tensor otherwise"""
-    rules: ActivationRules | None = None
+    rules: tuple[Rule, ...]
+    """What must be true of the file"""
+    eight_bit: ActivationRules | None = None
     """How activations are stored in 8 bits, where they can be"""
     dynamic: bool = False
     """Whether it has kernels for activations rounded on the fly"""
@@ -79,7 +81,7 @@ class WeightOnly:
             )
         if recipe.activations == "dynamic":
             return DYNAMIC_RULES
-        return self.rules if recipe.activations == "int8" else None
+        return self.eight_bit if recipe.activations == "int8" else None
 
     def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
         """The grid for `layer`, and why it is not the one asked for. Embeddings are always 8-bit."""
@@ -96,7 +98,7 @@ class WeightOnly:
         stored: Stored = NOTHING_STORED,
     ) -> list[Written]:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
-        rules = self.rules
+        rules = self.eight_bit
         form = Form(
             recipe.weight_form,
             self.packed_int2,
@@ -108,9 +110,9 @@ class WeightOnly:
         )
         return rewrite_weights(model, layers, solutions, form, stored)
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[str, ...]:
-        """What in a written file would not fuse or not load elsewhere."""
-        return lint_weights(proto)
+    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
+        """Everything in a file that breaks a rule of the runtimes it is for."""
+        return findings(proto, self.rules)
 
     def advice(
         self, file: str, proto: onnx.ModelProto, fed: Mapping[str, Sequence[tuple[int, ...]]]

@@ -72,7 +72,7 @@ def respoil(path, change):
     path.write_bytes(proto.SerializeToString())
 
 
-@pytest.mark.parametrize("grid", [Grid(4), Grid(4, False, "block", 16), Grid(8), Grid(2)], ids=str)
+@pytest.mark.parametrize("grid", [Grid(4), Grid(4, False, "block", 32), Grid(8), Grid(2)], ids=str)
 def test_a_good_file_passes_every_check(tmp_path, grid):
     made = written(tmp_path, grid=grid)
     result = check(*made)

@@ -1,0 +1,61 @@
+"""8-bit products that overflow on x64 processors without VNNI.
+
+There the sum of two neighbouring products of a uint8 activation and an int8 weight is kept in 16 bits. Rows 0
+and 1 of the reduction are one pair, 2 and 3 the next. int8 activations are turned into uint8 ones first.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+from comq_onnx.graph.scopes import Scope
+from comq_onnx.targets.rules.loading import Breach
+from comq_onnx.targets.rules.products import Product, eight_bit
+from comq_onnx.targets.view import View, named
+
+LARGEST_CODE = 255
+LIMITS = np.iinfo(np.int16)
+
+
+def saturated_pairs(rows: np.ndarray) -> int:
+    """Pairs of neighbours along axis 0 of int8 codes whose products with 255 do not fit 16 bits in sum."""
+    even = rows[: len(rows) // 2 * 2].astype(np.int32)
+    sums = LARGEST_CODE * (even[0::2] + even[1::2])
+    return int(np.count_nonzero((sums > LIMITS.max) | (sums < LIMITS.min)))
+
+
+def saturation(view: View) -> Iterator[Breach]:
+    for product, _ in eight_bit(view, "MatMul", "Gemm", "Conv"):
+        if product.weight.code_type == TensorProto.INT8 and not product.depthwise and product.side == 1:
+            yield from _told(product.node, _rows(product, view))
+    for node, scope in view.nodes("MatMulInteger"):
+        codes = _integer_codes(node, view, scope)
+        if codes is not None:
+            yield from _told(node, np.moveaxis(codes, -2, 0) if codes.ndim > 1 else codes)
+
+
+def _told(node: NodeProto, rows: np.ndarray) -> Iterator[Breach]:
+    count, pairs = saturated_pairs(rows), len(rows) // 2 * (rows[0].size if rows.ndim else 0)
+    if count:
+        yield named(node), f"{count} of {pairs} pairs of weights may overflow on x64 without VNNI"
+
+
+def _rows(product: Product, view: View) -> np.ndarray:
+    """The codes with the summed axis first; that of a Conv runs over positions, then over channels."""
+    codes = view.values(product.codes)
+    if product.node.op_type == "Conv":
+        return np.moveaxis(codes, 1, -1).reshape(len(codes), -1).T
+    if codes.ndim < 2:
+        return codes
+    return np.moveaxis(codes, -2 if product.reduced in (None, 0) else -1, 0)
+
+
+def _integer_codes(node: NodeProto, view: View, scope: Scope) -> np.ndarray | None:
+    """The int8 codes of a MatMulInteger's right side; None where they are no constant."""
+    maker, name = scope.producer(node.input[1]), node.input[1]
+    if maker is not None and maker.op_type == "Cast":
+        name = maker.input[0]
+    tensor = view.constant(name, scope)
+    signed = tensor is not None and (tensor.data_type == TensorProto.INT8 or name != node.input[1])
+    return view.values(tensor) if tensor is not None and signed else None
