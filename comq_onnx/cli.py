@@ -232,9 +232,10 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     from comq_onnx.evaluate.table import print_plan
     from comq_onnx.planning import plan as plan_of
 
-    plan, console = plan_of(model, recipe), wide_console()
+    plan, console = plan_of(model, recipe, data is not None), wide_console()
     print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, console)
-    before, after = model_bytes(plan.source), file_bytes(plan.prepared, plan.layers, plan.grids, recipe)
+    before = model_bytes(plan.source)
+    after = file_bytes(plan.prepared, plan.layers, plan.grids, recipe, plan.placement)
     tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)
     if recipe.bias in ("position", "block"):
         tell(f"The numbers of --bias {recipe.bias} come on top; how many they are is measured.", console)

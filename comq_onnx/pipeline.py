@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from comq_onnx.activations import choose_values
 from comq_onnx.backends.engine import compiled
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.remarks import remarks
-from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line
+from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line, with_activations
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.graph.cut import refusal
 from comq_onnx.graph.edit import add_block_bias
@@ -50,6 +50,8 @@ class Outcome:
     lines: tuple[LayerReport, ...]
     notes: tuple[str, ...] = ()
     """What the user must hear of the graph around the weights"""
+    grids: Mapping[str, ValueGrid] = field(default_factory=dict)
+    """Of activations stored in 8 bits, by tensor"""
 
 
 def quantize(
@@ -191,12 +193,13 @@ def write(
     for block in solved.blocks:
         add_block_bias(model, block, taken)
     lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
+    lines = with_activations(lines, plan_.placement)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
     proto, said = to_proto(model), ()
     if target.half(recipe):
         halved = to_half(proto, extremes(proto, opened.calibration.batches(), recipe.run_device))
         proto, said = halved.proto, halved.notes()
-    return Outcome(stamp(proto, opened.calibration, recipe), solutions, lines, said)
+    return Outcome(stamp(proto, opened.calibration, recipe), solutions, lines, said, grids or {})
 
 
 def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:
@@ -297,4 +300,5 @@ def make_report(
             *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
         ),
         seconds=seconds,
+        activations=outcome.grids,
     )

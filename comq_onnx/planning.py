@@ -1,6 +1,7 @@
 """What will be done, known before any sample is run: layers, grids, reasons, and the data to fit them to."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from comq_onnx.records import Layer, Skipped
 from comq_onnx.run.data import Calibration, open_calibration
 from comq_onnx.run.specs import input_specs
 from comq_onnx.targets import TARGETS
-from comq_onnx.targets.placement import NOWHERE, Placement, place
+from comq_onnx.targets.placement import NOWHERE, ActivationRules, Placement, place
 
 
 class Progress(Protocol):
@@ -70,6 +71,8 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
     found, skipped = find_layers(ready, recipe)
     placement = NOWHERE if rules is None else place(ready, found, rules, recipe.size_first)
     layers, skipped = refuse(found, skipped, recipe, placement)
+    if rules is not None and recipe.activations in ("int8", "dynamic"):
+        check_placement(placement, layers, rules, recipe)
     if not layers:
         why = "; ".join(sorted({s.reason for s in skipped})) or "it has no weight of rank 2 or more"
         raise ComqError(
@@ -80,6 +83,22 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
     grids, notes = choose_grids(layers, recipe, placement)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
     return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before, placement)
+
+
+def check_placement(
+    placement: Placement, layers: Sequence[Layer], rules: ActivationRules, recipe: Recipe
+) -> None:
+    """ComqError where no layer would compute in 8 bits, or fewer than the target has files for."""
+    apart = [layer.name for layer in layers if layer.name not in placement.layers]
+    if placement.layers and not (rules.mostly and len(apart) > len(placement.layers)):
+        return
+    reasons = Counter(placement.reasons[name] for name in apart if name in placement.reasons)
+    raise ComqError(
+        "activations of too few layers can be stored in 8 bits: "
+        + "; ".join(f"{count} layers: {why}" for why, count in reasons.most_common()),
+        where=f"--activations {recipe.activations} --target {recipe.target}",
+        fix="use --target ort, openvino or tensorrt, which have files of their own, or --activations none",
+    )
 
 
 def refuse(
@@ -128,10 +147,8 @@ def choose_grids(
     for layer in layers:
         bits = 8 if layer.name in wide or layer.op == "Gather" else recipe.bits
         grids[layer.name], note = target.grid(layer, recipe, bits, layer.name in placement.layers)
-        stays = placement.reasons.get(layer.name, "")
-        why = [*([note] if note else []), *([f"activations stay float: {stays}"] if stays else [])]
-        if why:
-            notes[layer.name] = "; ".join(why)
+        if note:
+            notes[layer.name] = note
     return grids, notes
 
 

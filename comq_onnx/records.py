@@ -243,3 +243,5 @@ class LayerReport:
     where the layer was not solved on the quantized network's input"""
     bias_bytes: int = 0
     """Of a bias for each position, besides `bytes_after`"""
+    activations: str = ""
+    """Where 8-bit activations were asked for: ``8-bit``, or why they stay float"""

@@ -41,6 +41,10 @@ UNFUSED = (
     "recomputed by onnxruntime on every call (--weight-form dq): {count} of {total} layers. "
     "Expect the file to be slower than float."
 )
+EIGHT_BIT = (
+    "computed with 8-bit activations: {count} of {total} layers. SQNR in the table is that of weights alone; "
+    "the distance to the float model counts both."
+)
 SYNTHETIC = (
     "{what}. The weights were fitted to made-up inputs; "
     "pass --calibration-data with real samples before you trust the accuracy."
@@ -69,6 +73,9 @@ def remarks(
         told.append(DYNAMIC_INT8.format(count=fused, total=len(stored)))
     if unfused and here:
         told.append(UNFUSED.format(count=len(unfused), total=len(stored)))
+    counted = [line for line in stored if line.activations == "8-bit"]
+    if counted:
+        told.append(EIGHT_BIT.format(count=len(counted), total=len(stored)))
     if recipe.bias == "position":
         wider = [line.bias_bytes for line in stored if line.bias_bytes]
         told.append(POSITIONS.format(size=sum(wider), count=len(wider)))

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from comq_onnx.evaluate.verify import Verification
-from comq_onnx.records import Layer, LayerReport, Skipped, Solution
+from comq_onnx.records import Layer, LayerReport, Skipped, Solution, ValueGrid
 from comq_onnx.targets import Written
+from comq_onnx.targets.placement import Placement
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -34,6 +35,8 @@ class Report:
     notes: tuple[str, ...]
     """What the user must be told, most important first."""
     seconds: float
+    activations: Mapping[str, ValueGrid] = field(default_factory=dict)
+    """How tensors that are stored in 8 bits are, by name"""
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
@@ -124,6 +127,13 @@ def layer_lines(
             )
         )
     return tuple(lines)
+
+
+def with_activations(lines: Sequence[LayerReport], placement: Placement) -> tuple[LayerReport, ...]:
+    """Lines that say of each layer whether it computes in 8 bits, where that was asked for."""
+    said = {name: f"activations stay float: {why}" for name, why in placement.reasons.items()}
+    said |= dict.fromkeys(placement.layers, "8-bit")
+    return tuple(replace(line, activations=said.get(line.name, "")) for line in lines)
 
 
 def skipped_line(skipped: Skipped) -> LayerReport:

@@ -10,12 +10,17 @@ from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.share import share_equal_weights
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import Layer, Quality, Solution
+from comq_onnx.records import ActivationKind, Layer, Quality, Solution, ValueGrid
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.placement import NOWHERE, Placement, Stored
 
 
 def file_bytes(
-    prepared: onnx.ModelProto, layers: Sequence[Layer], grids: Mapping[str, Grid], recipe: Recipe
+    prepared: onnx.ModelProto,
+    layers: Sequence[Layer],
+    grids: Mapping[str, Grid],
+    recipe: Recipe,
+    placement: Placement = NOWHERE,
 ) -> int:
     """Bytes of the file: codes as they are packed, scales, biases, and all that stays as it is.
 
@@ -25,7 +30,9 @@ def file_bytes(
     model = load(prepared)
     made_up = {layer.name: _made_up(layer, grids[layer.name], recipe) for layer in layers}
     target = TARGETS[recipe.target]
-    target.rewrite(model, layers, made_up, recipe)
+    grid = ValueGrid(1.0, 0, ActivationKind(signed=False, symmetric=False))
+    stored = Stored(placement, {value.tensor: grid for value in placement.values})
+    target.rewrite(model, layers, made_up, recipe, stored)
     share_equal_weights(model)
     proto = to_proto(model)
     return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()

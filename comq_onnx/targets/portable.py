@@ -29,5 +29,6 @@ EIGHT_BIT = ActivationRules(
     residuals=False,
     products=False,
     refuses=refuses,
+    mostly=True,
 )
 PORTABLE = WeightOnly(name="portable", packed_int2=False, rules=portable.RULES, eight_bit=EIGHT_BIT)
