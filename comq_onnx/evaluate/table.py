@@ -54,7 +54,16 @@ def cells(line: LayerReport, drifting: bool) -> tuple[str, ...]:
     size = f"{line.bytes_before:,} -> {line.bytes_after:,}"
     if line.bias_bytes:
         size += f" + {line.bias_bytes:,} bias"
-    return line.name, line.op, shape, line.grid, gain, *drift, size, "; ".join(filter(None, (line.activations, line.reason)))
+    return (
+        line.name,
+        line.op,
+        shape,
+        line.grid,
+        gain,
+        *drift,
+        size,
+        "; ".join(filter(None, (line.activations, line.reason))),
+    )
 
 
 def input_decibel(line: LayerReport) -> float | None:
