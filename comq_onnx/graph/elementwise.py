@@ -1,7 +1,7 @@
 """What a tensor goes through, element by element, before anything else sees it: SiLU, Gelu and their like.
 
-Exporters write these as several nodes. The nodes between a tensor and the first one that all its paths meet in
-are one function of a number, if each of them works on elements and knows nothing but that tensor and numbers.
+Exporters write these as several nodes. The nodes between a tensor and the first one that all its paths meet
+in are one function of a number, if each works on elements and knows nothing but that tensor and numbers.
 """
 
 from collections.abc import Sequence
@@ -57,13 +57,10 @@ def function_behind(model: ModelProto, tensor: str) -> ModelProto | None:
     nodes: list[NodeProto] = []
     known = {tensor}
     for node in graph.node:
-        if known.isdisjoint(node.input):
+        others = set(node.input) - numbers - {""}
+        if not others or not others <= known:
             continue
-        if (
-            node.op_type not in ELEMENTWISE
-            or node.domain
-            or not known.issuperset(set(node.input) - numbers - {""})
-        ):
+        if node.op_type not in ELEMENTWISE or node.domain:
             continue
         nodes.append(node)
         known.add(node.output[0])
@@ -75,7 +72,7 @@ def function_behind(model: ModelProto, tensor: str) -> ModelProto | None:
 def _meets(
     tensor: str, nodes: Sequence[NodeProto], readers: dict[str, list[NodeProto]], outputs: set[str]
 ) -> bool:
-    """Whether all that reads `tensor`, or what is made of it, is among `nodes`, the last one's output apart."""
+    """Whether all that reads `tensor`, or what is made of it, is among `nodes`; the last output apart."""
     inside = {id(node) for node in nodes}
     made = [tensor, *(node.output[0] for node in nodes[:-1])]
     return all(
