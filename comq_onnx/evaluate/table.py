@@ -49,7 +49,12 @@ def cells(line: LayerReport, drifting: bool) -> tuple[str, ...]:
     drift = (decibel(input_decibel(line)) if line.form else "",) if drifting else ()
     if not line.form:
         kept = f"kept: {line.reason}"
-        said = "; ".join(filter(None, (line.activations, line.reason)))
+        return line.name, line.op, shape, "float", "", *drift, f"{line.bytes_before:,}", kept
+    gain = f"{decibel(line.sqnr_before)} -> {decibel(line.sqnr_after)}"
+    size = f"{line.bytes_before:,} -> {line.bytes_after:,}"
+    if line.bias_bytes:
+        size += f" + {line.bias_bytes:,} bias"
+    said = "; ".join(filter(None, (line.activations, line.reason)))
     return line.name, line.op, shape, line.grid, gain, *drift, size, said
 
 
