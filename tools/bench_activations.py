@@ -1,10 +1,10 @@
-"""Task scores of files with 8-bit activations, in onnxruntime as it is deployed, and the agreement of runtimes.
+"""Task scores of files with 8-bit activations in onnxruntime, and the agreement of runtimes.
 
 For each model and width the weights are solved once, by comq on the quantized network's inputs. Two files are
 written of the same codes: weights alone, scored with float activations, and with int8 activations, scored as
-onnxruntime runs it by default, its 8-bit kernels fused. Then the second file is run in other runtimes, on the
-first test samples: how far its outputs are from those of onnxruntime with no optimisation (`same`, relative L2,
-in exact and in deployed settings), and the task score there beside onnxruntime's on the same samples.
+onnxruntime runs it by default, its 8-bit kernels fused. Then the second file is run in other runtimes, on
+some test samples: how far its outputs are from those of onnxruntime with no optimisation (`same`, relative
+L2, in exact and in deployed settings), and the task score there beside onnxruntime's on the same samples.
 
     python tools/bench_activations.py --models vit,minilm --widths 8,4 --json out.json
 
@@ -65,12 +65,10 @@ def deployed_scores(path: Path, task: Task, reference: list[Any]) -> dict[str, f
     """All test samples, one after the other, as onnxruntime runs the file by default."""
     session = session_of(path, True)
     inputs = {node.name for node in session.get_inputs()}
-    reduced = [
-        task.reduce(
-            i, [np.asarray(v) for v in session.run(None, {k: v for k, v in f.items() if k in inputs})]
-        )
-        for i, f in enumerate(task.test)
-    ]
+    reduced = []
+    for i, feed in enumerate(task.test):
+        outputs = session.run(None, {k: v for k, v in feed.items() if k in inputs})
+        reduced.append(task.reduce(i, [np.asarray(v) for v in outputs]))
     return task.score(reference, reduced)
 
 
@@ -112,15 +110,11 @@ def solve(path: Path, task: Task, width: int, args: argparse.Namespace) -> Files
 
 
 def elsewhere(
-    files: Files,
-    grids: dict[str, Any],
-    task: Task,
-    reference: list[Any],
-    args: argparse.Namespace,
-    folder: Path,
+    files: Files, grids: dict[str, Any], task: Task, args: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
-    """What other runtimes make of the first test samples."""
-    feeds, found = task.test[: args.samples], {}
+    """What other runtimes make of the test samples of `task`, few enough for the slowest of them."""
+    feeds, found = task.test, {}
+    reference = run_all(args.path, feeds, task.reduce)
     for runtime in args.runtimes:
         missing = openvino_missing() if runtime == "openvino" else node_missing(runtime, args.node)
         if missing:
@@ -148,12 +142,13 @@ def compare(plain: list[Any], answer: Any, task: Task, reference: list[Any]) -> 
     scores = {}
     for name, outputs in (("onnxruntime", plain), ("there", answer)):
         reduced = [task.reduce(i, list(values.values())) for i, values in enumerate(outputs)]
-        scores[name] = task.score(reference[: len(reduced)], reduced)
+        scores[name] = task.score(reference, reduced)
     return {"same": max(deviation(plain, answer, key) for key in plain[0]), "scores": scores}
 
 
 def bench_model(model: RealModel, places: Places, args: argparse.Namespace, record: dict[str, Any]) -> None:
     path, task = model.file(places), model.task(places)
+    few = model.task(replace(places, limit=args.samples))
     args.now, args.path = model.name, path
     reference = run_all(path, task.test, task.reduce)
     record.update(float=task.score(reference, reference), task=model.task_score, primary=model.primary)
@@ -170,12 +165,11 @@ def bench_model(model: RealModel, places: Places, args: argparse.Namespace, reco
             row["weights"] = task.score(reference, run_all(alone, task.test, task.reduce))
             both = files.eight_bit(folder / "both.onnx", grids)
             row["both"] = deployed_scores(both, task, reference)
-            feeds = task.test[: args.samples]
-            plain, fused = outputs_of(both, feeds, optimize=False), outputs_of(both, feeds)
+            plain, fused = outputs_of(both, few.test, optimize=False), outputs_of(both, few.test)
             row["fused"] = max(deviation(plain, fused, key) for key in plain[0])
             say(f"{model.name} W{width}: {brief(row['weights'])}")
             say(f"{model.name} W{width}A8: {brief(row['both'])}; fused {row['fused']:.3g}")
-            row["elsewhere"] = elsewhere(files, grids, task, reference, args, folder)
+            row["elsewhere"] = elsewhere(files, grids, few, args, folder)
         for runtime, entry in row["elsewhere"].items():
             for setting, value in entry.items():
                 said = value if not isinstance(value, dict) or "same" not in value else f"{value['same']:.3g}"
@@ -238,7 +232,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--first-last", default="same", choices=("same", "int8"))
     parser.add_argument("--method", default="mse", help="how ranges are chosen")
     parser.add_argument("--runtimes", default="openvino,onnxruntime-node,onnxruntime-web")
-    parser.add_argument("--samples", type=int, default=16, help="test samples in other runtimes")
+    parser.add_argument("--samples", type=int, default=32, help="test samples in other runtimes")
     parser.add_argument("--node", type=Path, help="folder with node_modules")
     parser.add_argument("--keep", type=Path, help="folder for solved weights, taken again from there")
     parser.add_argument("--json", type=Path)
