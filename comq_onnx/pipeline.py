@@ -25,12 +25,13 @@ from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import Opened, Progress, choose_grids, describe, open_run, silent
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import LayerReport, Solution, ValueGrid
+from comq_onnx.records import LayerReport, Solution, TwinGrid, ValueGrid
 from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
 from comq_onnx.sequential import march
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import Stored
+from comq_onnx.twins import choose_twins, twin_notes
 from comq_onnx.version import __version__
 
 NOT_COMPILED = (
@@ -46,6 +47,8 @@ class Outcome:
     model: onnx.ModelProto
     solutions: Mapping[str, Solution]
     lines: tuple[LayerReport, ...]
+    notes: tuple[str, ...] = ()
+    """What the user must hear of the graph around the weights"""
 
 
 def quantize(
@@ -92,7 +95,8 @@ def quantize(
     journal = None if folder is None else open_journal(folder, opened, recipe)
     solved = solve_model(opened, recipe, progress, journal)
     grids = choose_values(opened, solved, recipe, progress)
-    outcome = write(opened, solved, recipe, grids)
+    twins = choose_twins(opened, solved, recipe, grids, progress)
+    outcome = write(opened, solved, recipe, grids, twins)
     with temporary_folder(".comq-", path.parent) as scratch:
         draft = scratch / path.name
         written = save(outcome.model, draft)
@@ -169,17 +173,21 @@ def _check_inputs(inputs: str, why: tuple[str, ...], recipe: Recipe) -> None:
 
 
 def write(
-    opened: Opened, solved: Solved, recipe: Recipe, grids: Mapping[str, ValueGrid] | None = None
+    opened: Opened,
+    solved: Solved,
+    recipe: Recipe,
+    grids: Mapping[str, ValueGrid] | None = None,
+    twins: Mapping[str, TwinGrid] | None = None,
 ) -> Outcome:
     """Put the solutions into a copy of the prepared graph; the codes are not rounded again.
 
-    `grids` are those of activations stored in 8 bits, by tensor.
+    `grids` are those of activations stored in 8 bits, by tensor; `twins` those that take their place.
     """
     plan_ = opened.plan
     model = load(plan_.prepared)
     _, notes = choose_grids(plan_.layers, recipe, plan_.placement)
     written = TARGETS[recipe.target].rewrite(
-        model, plan_.layers, solved.solutions, recipe, Stored(plan_.placement, grids or {})
+        model, plan_.layers, solved.solutions, recipe, Stored(plan_.placement, grids or {}, twins or {})
     )
     solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
     share_equal_weights(model)
@@ -188,7 +196,8 @@ def write(
         add_block_bias(model, block, taken)
     lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
-    return Outcome(stamp(to_proto(model), opened.calibration, recipe), solutions, lines)
+    said = twin_notes(opened, recipe, twins or {})
+    return Outcome(stamp(to_proto(model), opened.calibration, recipe), solutions, lines, said)
 
 
 def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:
@@ -275,6 +284,7 @@ def make_report(
         notes=(
             *remarks(outcome.lines, recipe, calibration, checks),
             *solved.notes,
+            *outcome.notes,
             *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
         ),
         seconds=seconds,
