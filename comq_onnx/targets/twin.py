@@ -71,7 +71,7 @@ def part_products(model: Model, stored: Stored, ranks: Mapping[str, int], taken:
     """Split each product whose left operand has two ranges; all else must be in place.
 
     `ranks` are the number of axes of tensors, where known. The right operand is restored from the same codes
-    by a DequantizeLinear for each product: onnxruntime fuses none that two products read.
+    by a DequantizeLinear for each product, so that a runtime can fuse both.
     """
     graph = model.graph
     nodes = {node.name: node for node in graph.nodes}
