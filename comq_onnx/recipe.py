@@ -114,6 +114,12 @@ class Recipe:
                 where=f"--twin-ranges with --activations {self.activations}",
                 fix="use --activations int8",
             )
+        if self.twin_ranges and self.high_precision_dtype == "fp16":
+            raise ComqError(
+                "the two ranges meet at a number that float16 does not hold exactly",
+                where="--twin-ranges with --high-precision-dtype fp16",
+                fix="leave one of them out",
+            )
         if self.mrecg < 0:
             raise ComqError(
                 f"{self.mrecg} is not a count", where="--mrecg", fix="use 1 or more, or 0 for none"
