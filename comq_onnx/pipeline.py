@@ -26,13 +26,14 @@ from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import Opened, Progress, choose_grids, describe, open_run, silent
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import LayerReport, Solution, ValueGrid
+from comq_onnx.records import LayerReport, Solution, TwinGrid, ValueGrid
 from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
 from comq_onnx.sequential import march
 from comq_onnx.stats.extremes import extremes
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import Stored
+from comq_onnx.twins import choose_twins, twin_notes
 from comq_onnx.version import __version__
 
 NOT_COMPILED = (
@@ -98,7 +99,8 @@ def quantize(
     journal = None if folder is None else open_journal(folder, opened, recipe)
     solved = solve_model(opened, recipe, progress, journal)
     grids = choose_values(opened, solved, recipe, progress)
-    outcome = write(opened, solved, recipe, grids)
+    twins = choose_twins(opened, solved, recipe, grids, progress)
+    outcome = write(opened, solved, recipe, grids, twins)
     with temporary_folder(".comq-", path.parent) as scratch:
         draft = scratch / path.name
         written = save(outcome.model, draft)
@@ -175,17 +177,21 @@ def _check_inputs(inputs: str, why: tuple[str, ...], recipe: Recipe) -> None:
 
 
 def write(
-    opened: Opened, solved: Solved, recipe: Recipe, grids: Mapping[str, ValueGrid] | None = None
+    opened: Opened,
+    solved: Solved,
+    recipe: Recipe,
+    grids: Mapping[str, ValueGrid] | None = None,
+    twins: Mapping[str, TwinGrid] | None = None,
 ) -> Outcome:
     """Put the solutions into a copy of the prepared graph; the codes are not rounded again.
 
-    `grids` are those of activations stored in 8 bits, by tensor.
+    `grids` are those of activations stored in 8 bits, by tensor; `twins` those that take their place.
     """
     plan_ = opened.plan
     model = load(plan_.prepared)
     _, notes = choose_grids(plan_.layers, recipe, plan_.placement)
     target = TARGETS[recipe.target]
-    stored = Stored(plan_.placement, grids or {})
+    stored = Stored(plan_.placement, grids or {}, twins or {})
     written = target.rewrite(model, plan_.layers, solved.solutions, recipe, stored)
     solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
     share_equal_weights(model)
@@ -195,10 +201,10 @@ def write(
     lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
     lines = with_activations(lines, plan_.placement)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
-    proto, said = to_proto(model), ()
+    proto, said = to_proto(model), twin_notes(opened, recipe, twins or {})
     if target.half(recipe):
         halved = to_half(proto, extremes(proto, opened.calibration.batches(), recipe.run_device))
-        proto, said = halved.proto, halved.notes()
+        proto, said = halved.proto, (*said, *halved.notes())
     return Outcome(stamp(proto, opened.calibration, recipe), solutions, lines, said, grids or {})
 
 

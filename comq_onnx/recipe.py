@@ -41,9 +41,9 @@ class Recipe:
     `activations` ``"int8"`` stores activations in 8 bits where the target has kernels for it, ``"dynamic"``
     rounds them on the fly, ``"auto"`` is the target's choice; `calibration_method` is how their ranges are
     chosen. `reduce_range` keeps int8 weights to 7 bits, for x64 CPUs without VNNI. `twin_ranges` gives values
-    behind Softmax and Gelu two ranges each. `matmulnbits` writes onnxruntime's own low-bit operator.
-    `size_first` quantizes even what then runs slower than in float. `high_precision_dtype` is the type of
-    what is not quantized.
+    behind Softmax and Gelu two ranges each, where that halves their error. `matmulnbits` writes onnxruntime's
+    own low-bit operator. `size_first` quantizes even what then runs slower than in float.
+    `high_precision_dtype` is the type of what is not quantized.
 
     `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published; ``"channel"`` always
     does. Besides, ``"position"`` adds a bias for each position of an output, where all samples have the same
@@ -107,6 +107,18 @@ class Recipe:
         if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", self.device):
             raise ComqError(
                 f"{self.device!r} is no device", where="--device", fix="use auto, cpu, cuda or cuda:1"
+            )
+        if self.twin_ranges and self.activations in ("none", "dynamic"):
+            raise ComqError(
+                "only activations stored in 8 bits have ranges",
+                where=f"--twin-ranges with --activations {self.activations}",
+                fix="use --activations int8",
+            )
+        if self.twin_ranges and self.high_precision_dtype == "fp16":
+            raise ComqError(
+                "the two ranges meet at a number that float16 does not hold exactly",
+                where="--twin-ranges with --high-precision-dtype fp16",
+                fix="leave one of them out",
             )
         if self.mrecg < 0:
             raise ComqError(

@@ -204,6 +204,19 @@ class ValueGrid:
 
 
 @dataclass(frozen=True)
+class TwinGrid:
+    """Two grids of one activation: of the terms of ``x = min(x, threshold) + max(x - threshold, 0)``."""
+
+    threshold: float
+    """Exactly what the highest code of `small` stands for, in float32: storing x there is what clips it"""
+    small: ValueGrid
+    large: ValueGrid
+    """Of a coarser scale; its zero is 0, and stands for all values up to the threshold"""
+    gain: float
+    """How many times the expected squared error of one grid is that of the two"""
+
+
+@dataclass(frozen=True)
 class Placed:
     """One activation tensor that is to be stored in 8 bits."""
 

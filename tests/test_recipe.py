@@ -25,6 +25,18 @@ def test_a_wrong_value_names_its_flag(field: str, value: object, said: str) -> N
         Recipe(**{field: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("activations", ["none", "dynamic"])
+def test_two_ranges_need_activations_that_have_one(activations: str) -> None:
+    with pytest.raises(ComqError, match="--twin-ranges"):
+        Recipe(twin_ranges=True, activations=activations)  # type: ignore[arg-type]
+    assert Recipe(twin_ranges=True, activations="int8").twin_ranges
+
+
+def test_two_ranges_need_float32() -> None:
+    with pytest.raises(ComqError, match="float16"):
+        Recipe(twin_ranges=True, activations="int8", high_precision_dtype="fp16")
+
+
 def test_only_what_was_asked_for_is_kept() -> None:
     assert Recipe().as_json() == "{}"
     assert Recipe(threads=2, effort="max").as_json() == '{"effort": "max"}'

@@ -38,14 +38,14 @@ def raise_barrier(model: Model, layer: Layer, ranks: Mapping[str, int], taken: s
     if add:
         addend = next(tensor for tensor in add.inputs if tensor is not node.outputs[0])
         if rank == MATRIX and as_vector(addend, layer.layout.cols) is None:
-            _insert_reshape(graph, node, rank, taken)
+            insert_reshape(graph, node, rank, taken)
             return
         last = add
     output = last.outputs[0]
     if any(tensor is output for tensor in graph.outputs) or len(output.outputs) != 1:
         return
     if output.outputs[0].op in ACTIVATIONS and (rank == MATRIX or not add):
-        _insert_reshape(graph, last, rank, taken)
+        insert_reshape(graph, last, rank, taken)
 
 
 def part_from_bias(model: Model, layer: Layer, ranks: Mapping[str, int], taken: set[str]) -> None:
@@ -57,10 +57,10 @@ def part_from_bias(model: Model, layer: Layer, ranks: Mapping[str, int], taken: 
     node, graph = node_of(model, layer)
     rank = ranks.get(layer.input, 0)
     if layer.op == "MatMul" and rank >= MATRIX and following_add(node, graph):
-        _insert_reshape(graph, node, rank, taken)
+        insert_reshape(graph, node, rank, taken)
 
 
-def _insert_reshape(graph: gs.Graph, node: gs.Node, rank: int, taken: set[str]) -> None:
+def insert_reshape(graph: gs.Graph, node: gs.Node, rank: int, taken: set[str]) -> None:
     """Let what reads the output of `node` read it through a Reshape whose zeros keep every dimension."""
     output, name = node.outputs[0], free_name(f"{node.name}_fusion_barrier", taken)
     inner = gs.Variable(free_name(f"{output.name}_before_barrier", taken), output.dtype, output.shape)

@@ -120,6 +120,8 @@ def _bias_place(node: gs.Node, graph: gs.Graph, layer: Layer) -> tuple[gs.Node |
 def store_activations(model: Model, stored: Stored, apart: bool, taken: set[str]) -> None:
     """Put a QuantizeLinear and a DequantizeLinear behind each tensor that is to be stored in 8 bits.
 
+    Those of two ranges are left alone.
+
     With `apart`, each reader has a QuantizeLinear of its own, and their scales differ by a float32 step:
     where int8 codes have several readers onnxruntime fuses none, and it merges nodes that are equal. Names of
     graph outputs stay.
@@ -128,6 +130,8 @@ def store_activations(model: Model, stored: Stored, apart: bool, taken: set[str]
     made: list[Tensor] = [*graph.inputs, *(t for n in graph.nodes for t in n.outputs)]
     tensors = {tensor.name: tensor for tensor in made}
     for value in stored.placement.values:
+        if value.tensor in stored.twins:
+            continue
         _store(graph, tensors[value.tensor], value.readers, _Pair(stored.grids[value.tensor], apart, taken))
 
 

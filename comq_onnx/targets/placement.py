@@ -17,7 +17,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import node_of
 from comq_onnx.graph.slots import attribute, is_standard, slots_of
 from comq_onnx.graph.tensors import Tensor, values_of
-from comq_onnx.records import ActivationKind, Layer, Placed, ValueGrid
+from comq_onnx.records import ActivationKind, Layer, Placed, TwinGrid, ValueGrid
 
 MOVERS = frozenset(
     ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Resize")
@@ -107,6 +107,8 @@ class Stored:
     placement: Placement = NOWHERE
     grids: Mapping[str, ValueGrid] = field(default_factory=dict)
     """By tensor"""
+    twins: Mapping[str, TwinGrid] = field(default_factory=dict)
+    """By tensor, of those that have two ranges in place of one"""
 
 
 NOTHING_STORED = Stored()

@@ -17,7 +17,7 @@ from comq_onnx.graph.edit import (
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import names_in, node_of
 from comq_onnx.recipe import WeightForm
-from comq_onnx.records import Layer, Solution, ValueGrid
+from comq_onnx.records import Layer, Solution, TwinGrid, ValueGrid
 from comq_onnx.targets.barrier import part_from_bias, raise_barrier
 from comq_onnx.targets.blocks import is_right_side, stored_bits
 from comq_onnx.targets.dynamic import Rounded, dynamic_product
@@ -38,6 +38,7 @@ from comq_onnx.targets.nbits import matmul_nbits, nbits_block
 from comq_onnx.targets.placement import Stored
 from comq_onnx.targets.ranks import tensor_ranks
 from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, Written
+from comq_onnx.targets.twin import part_products
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Draft:
     the fly"""
     rounded: Rounded
     """Activations that are rounded on the fly"""
+    twins: Mapping[str, TwinGrid]
+    """Activations that have two ranges, by tensor"""
 
 
 def rewrite_weights(
@@ -87,9 +90,10 @@ def rewrite_weights(
     ranks = tensor_ranks(model) if any(asks_rank(layer) for layer in layers) else {}
     names = stored.placement.layers
     inputs = {layer.name: stored.grids.get(layer.input) for layer in layers if layer.name in names}
-    draft = Draft(model, form, names_in(model), ranks, inputs, {})
+    draft = Draft(model, form, names_in(model), ranks, inputs, {}, stored.twins)
     written = [write_layer(draft, layer, solutions[layer.name]) for layer in layers]
     store_activations(model, stored, form.apart, draft.taken)
+    part_products(model, stored, ranks, draft.taken)
     return written
 
 
@@ -132,20 +136,29 @@ def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
     bits = 2 if packed else 4 if solution.grid.bits <= 4 else 8
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
-    grid, note = draft.inputs[layer.name], ""
+    grid = draft.inputs[layer.name]
     if grid is None:
         piece = Piece(layer, draft.taken, draft.form.half)
         dynamic_product(draft.model, piece, solution, bits, draft.rounded)
         return Written(layer.name, DYNAMIC, piece.bytes, bias, "", more)
-    solution = room_for_bias(draft.model, layer, solution, grid)
-    if draft.form.float_bias:
-        part_from_bias(draft.model, layer, draft.ranks, draft.taken)
+    if twin := draft.twins.get(layer.input):
+        # Its bias stays float, behind the sum of the two products.
+        note = f"its input has two ranges: {twin.gain:.1f} times less squared error"
     else:
-        note = integer_bias(draft.model, layer, solution, grid, draft.taken)
+        solution, note = fit_bias(draft, layer, solution, grid)
     piece = Piece(layer, draft.taken, draft.form.half)
     weight = eight_bit_weight(piece, solution, bits)
     replace_weight(draft.model, layer, piece.nodes, weight)
     return Written(layer.name, EIGHT_BIT, piece.bytes, bias, note, more, solution)
+
+
+def fit_bias(draft: Draft, layer: Layer, solution: Solution, grid: ValueGrid) -> tuple[Solution, str]:
+    """Bring the bias of an 8-bit layer to the form the kernels want, and what to say of it."""
+    solution = room_for_bias(draft.model, layer, solution, grid)
+    if draft.form.float_bias:
+        part_from_bias(draft.model, layer, draft.ranks, draft.taken)
+        return solution, ""
+    return solution, integer_bias(draft.model, layer, solution, grid, draft.taken)
 
 
 def holds_nbits(draft: Draft, layer: Layer, solution: Solution) -> bool:
