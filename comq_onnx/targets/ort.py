@@ -32,6 +32,7 @@ EIGHT_BIT = ActivationRules(
     residuals=False,
     products=False,
     refuses=refuses,
+    twin_products=True,
 )
 ORT = WeightOnly(
     name="ort", packed_int2=True, rules=onnxruntime.RULES, eight_bit=EIGHT_BIT, dynamic=True, contrib=True

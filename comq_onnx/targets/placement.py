@@ -48,6 +48,8 @@ class ActivationRules:
     """Whether both inputs of a product of two activations are stored in 8 bits"""
     refuses: Callable[["Site"], str]
     """Why a layer's activations stay float; empty where they do not"""
+    twin_products: bool = False
+    """Whether they are where --twin-ranges is asked for"""
     mostly: bool = False
     """Whether the target has such files only for models most of whose layers compute in 8 bits"""
     stored: bool = True

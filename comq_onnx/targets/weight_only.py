@@ -1,7 +1,7 @@
 """Weight-only quantization for onnxruntime and all that read the same files: which grids, which opset."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -81,7 +81,10 @@ class WeightOnly:
             )
         if recipe.activations == "dynamic":
             return DYNAMIC_RULES
-        return self.eight_bit if recipe.activations == "int8" else None
+        rules = self.eight_bit if recipe.activations == "int8" else None
+        if rules and recipe.twin_ranges and rules.twin_products:
+            return replace(rules, products=True)
+        return rules
 
     def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
         """The grid for `layer`, and why it is not the one asked for. Embeddings are always 8-bit."""

@@ -24,7 +24,9 @@ from comq_onnx.targets.placement import Stored, place
 from comq_onnx.targets.twin import twin_readers
 from comq_onnx.targets.weight_only import WeightOnly
 
-SIGNED = WeightOnly("signed", packed_int2=False, rules=replace(portable.RULES, products=True))
+SIGNED = WeightOnly(
+    "signed", packed_int2=False, rules=(), eight_bit=replace(portable.EIGHT_BIT, products=True)
+)
 """With products of two activations whose readers have a QuantizeLinear each"""
 RUNTIMES: dict[str, Target] = {**TARGETS, "signed": SIGNED}
 
@@ -220,6 +222,6 @@ def readers_of(proto: onnx.ModelProto) -> dict[str, str]:
     ready = prepare(load(proto), 17)
     names = {tensor.name for tensor in proto.graph.initializer}
     layers = find_layers(ready, Recipe())[0] if "W" in names else []
-    rules = RUNTIMES["ort"].activations(Recipe(activations="int8", target="ort"), True)
+    rules = RUNTIMES["ort"].activations(Recipe(activations="int8", target="ort", twin_ranges=True), True)
     assert rules is not None
     return twin_readers(ready, place(ready, layers, rules, size_first=False))
