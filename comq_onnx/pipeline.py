@@ -1,6 +1,5 @@
 """The order of things: read `quantize` and you know the program."""
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.graph.cut import refusal
 from comq_onnx.graph.edit import add_block_bias
 from comq_onnx.graph.half import to_half
-from comq_onnx.graph.io import load, move_into_place, save, to_proto
+from comq_onnx.graph.io import check_output, load, move_into_place, save, to_proto
 from comq_onnx.graph.locate import names_in
 from comq_onnx.graph.share import share_equal_weights
 from comq_onnx.interrupt import held_back, temporary_folder
@@ -85,27 +84,23 @@ def quantize(
     """
     recipe, started = recipe or Recipe(), time.monotonic()
     path = check_output(model, Path(output))
-    if resume is not None and recipe.mrecg:
+    folder = None if resume is None else _journal_folder(Path(resume), recipe)
+    opened = open_run(model, data, recipe, progress)
+    journal = None if folder is None else open_journal(folder, opened, recipe)
+    solved = solve_model(opened, recipe, progress, journal)
+    outcome = write(opened, solved, recipe, choose_values(opened, solved, recipe, progress))
+    files, checks = put_in_place(path, opened, outcome, recipe, progress)
+    return make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
+
+
+def _journal_folder(folder: Path, recipe: Recipe) -> Path:
+    if recipe.mrecg:
         raise ComqError(
             "a pair of layers that is broken off between the two cannot be gone on with",
             where="--resume with --mrecg",
             fix="leave one of them out",
         )
-    folder = None if resume is None else check_folder(Path(resume))
-    opened = open_run(model, data, recipe, progress)
-    journal = None if folder is None else open_journal(folder, opened, recipe)
-    solved = solve_model(opened, recipe, progress, journal)
-    grids = choose_values(opened, solved, recipe, progress)
-    outcome = write(opened, solved, recipe, grids)
-    with temporary_folder(".comq-", path.parent) as scratch:
-        draft = scratch / path.name
-        written = save(outcome.model, draft)
-        progress("verify", 0, 1)
-        checks = verify_written(draft, opened, outcome, recipe)
-        progress("verify", 1, 1)
-        with held_back():  # of two files, both or none
-            files = move_into_place(written, path.parent)
-    return make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
+    return check_folder(folder)
 
 
 def solve_model(
@@ -215,33 +210,24 @@ def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> o
     return model
 
 
-def check_output(model: str | Path | onnx.ModelProto, output: Path) -> Path:
-    """Find out before the work, not after it, that the output cannot be written."""
-    source = None if isinstance(model, onnx.ModelProto) else Path(model)
-    if source and source.exists() and output.exists() and output.samefile(source):
-        raise ComqError("the output is the input", where=str(output), fix="give -o another name")
-    if output.is_dir():
-        raise ComqError("the output is a folder", where=str(output), fix="name a file in it")
-    if not output.parent.is_dir():
-        raise ComqError("the output's folder does not exist", where=str(output.parent), fix="create it first")
-    try:
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise ComqError(
-            f"the output's folder cannot be written to ({error.strerror})",
-            where=str(output.parent),
-            fix="choose another folder for -o",
-        ) from None
-    return output
+def put_in_place(
+    path: Path, opened: Opened, outcome: Outcome, recipe: Recipe, progress: Progress = silent
+) -> tuple[Sequence[Path], Verification]:
+    """Write beside `path`, verify, and only then move there; the files that are there now."""
+    with temporary_folder(".comq-", path.parent) as scratch:
+        draft = scratch / path.name
+        written = save(outcome.model, draft)
+        progress("verify", 0, 1)
+        checks = verify_written(draft, opened, outcome, recipe)
+        progress("verify", 1, 1)
+        with held_back():  # of two files, both or none
+            return move_into_place(written, path.parent), checks
 
 
 def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe) -> Verification:
     """Check the written bytes; a file that does not load or holds other codes is never put in place."""
     plan_ = opened.plan
-    checks = verify(
-        draft, plan_.source, plan_.layers, outcome.solutions, opened.calibration, TARGETS[recipe.target]
-    )
+    checks = verify(draft, plan_.source, plan_.layers, outcome.solutions, opened.calibration, recipe)
     fatal = [check for check in checks.checks if check.fatal and not check.ok]
     if fatal and opened.calibration.synthetic and fatal[0].name == FLOAT_RUNS:
         raise ComqError(
