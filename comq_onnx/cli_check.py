@@ -45,7 +45,7 @@ def check(model: Path | None, target: str | None, as_json: bool, list_rules: boo
     """Say what in an ONNX MODEL, of whatever origin, breaks a rule of a runtime.
 
     One line for each finding: rule, severity, node, what is wrong, what to do. Exit codes: 0 no errors
-    (warnings at most), 1 errors, or the file cannot be read, 2 usage.
+    (warnings and notes at most), 1 errors, or the file cannot be read, 2 usage.
     """
     if list_rules:
         show_rules(target, as_json)
@@ -92,7 +92,7 @@ def as_object(model: Path, target: str, found: Sequence["Finding"]) -> str:
 
 
 def show_rules(target: str | None, as_json: bool) -> None:
-    """Every rule with what it demands; of all targets where none is named."""
+    """Every rule with what it demands; of all targets where none is named, and then as text once."""
     from comq_onnx.targets.rules import RULES
 
     names = [target] if target else list(RULES)
@@ -100,9 +100,8 @@ def show_rules(target: str | None, as_json: bool) -> None:
         whole = [_described(name, rule) for name in names for rule in RULES[name]]
         click.echo(json.dumps(whole, indent=1))
         return
-    for name in names:
-        for rule in RULES[name]:
-            click.echo(f"{rule.id} {rule.severity} {rule.demands}")
+    for rule in {rule.id: rule for name in names for rule in RULES[name]}.values():
+        click.echo(f"{rule.id} {rule.severity} {rule.demands}")
 
 
 def _described(target: str, rule: "Rule") -> dict[str, str]:

@@ -1,9 +1,8 @@
 """The order of things: read `quantize` and you know the program."""
 
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +12,27 @@ from comq_onnx.activations import choose_values
 from comq_onnx.backends.engine import compiled
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.remarks import remarks
-from comq_onnx.evaluate.report import Report, layer_lines, model_bytes, skipped_line, with_activations
+from comq_onnx.evaluate.report import Report, model_bytes
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.graph.cut import refusal
-from comq_onnx.graph.edit import add_block_bias
-from comq_onnx.graph.half import to_half
-from comq_onnx.graph.io import load, move_into_place, save, to_proto
-from comq_onnx.graph.locate import names_in
-from comq_onnx.graph.share import share_equal_weights
+from comq_onnx.graph.io import check_output, load, move_into_place, save
 from comq_onnx.interrupt import held_back, temporary_folder
 from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
-from comq_onnx.planning import Opened, Progress, choose_grids, describe, open_run, silent
+from comq_onnx.planning import Opened, Progress, describe, open_run, silent
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import LayerReport, Solution, TwinGrid, ValueGrid
 from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
 from comq_onnx.sequential import march
-from comq_onnx.stats.extremes import extremes
 from comq_onnx.targets import TARGETS
-from comq_onnx.targets.placement import Stored
-from comq_onnx.twins import choose_twins, twin_notes
+from comq_onnx.twins import choose_twins
 from comq_onnx.version import __version__
+from comq_onnx.writing import Outcome, write
 
 NOT_COMPILED = (
     "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
 )
 PARALLEL = "layers were solved on the float network's inputs: "
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A quantized model in memory, the solutions it holds, and a line for each of its weights."""
-
-    model: onnx.ModelProto
-    solutions: Mapping[str, Solution]
-    lines: tuple[LayerReport, ...]
-    notes: tuple[str, ...] = ()
-    """What the user must hear of the graph around the weights"""
-    grids: Mapping[str, ValueGrid] = field(default_factory=dict)
-    """Of activations stored in 8 bits, by tensor"""
 
 
 def quantize(
@@ -88,28 +68,25 @@ def quantize(
     """
     recipe, started = recipe or Recipe(), time.monotonic()
     path = check_output(model, Path(output))
-    if resume is not None and recipe.mrecg:
-        raise ComqError(
-            "a pair of layers that is broken off between the two cannot be gone on with",
-            where="--resume with --mrecg",
-            fix="leave one of them out",
-        )
-    folder = None if resume is None else check_folder(Path(resume))
+    folder = None if resume is None else _journal_folder(Path(resume), recipe)
     opened = open_run(model, data, recipe, progress)
     journal = None if folder is None else open_journal(folder, opened, recipe)
     solved = solve_model(opened, recipe, progress, journal)
     grids = choose_values(opened, solved, recipe, progress)
     twins = choose_twins(opened, solved, recipe, grids, progress)
     outcome = write(opened, solved, recipe, grids, twins)
-    with temporary_folder(".comq-", path.parent) as scratch:
-        draft = scratch / path.name
-        written = save(outcome.model, draft)
-        progress("verify", 0, 1)
-        checks = verify_written(draft, opened, outcome, recipe)
-        progress("verify", 1, 1)
-        with held_back():  # of two files, both or none
-            files = move_into_place(written, path.parent)
+    files, checks = put_in_place(path, opened, outcome, recipe, progress)
     return make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
+
+
+def _journal_folder(folder: Path, recipe: Recipe) -> Path:
+    if recipe.mrecg:
+        raise ComqError(
+            "a pair of layers that is broken off between the two cannot be gone on with",
+            where="--resume with --mrecg",
+            fix="leave one of them out",
+        )
+    return check_folder(folder)
 
 
 def solve_model(
@@ -176,81 +153,24 @@ def _check_inputs(inputs: str, why: tuple[str, ...], recipe: Recipe) -> None:
         )
 
 
-def write(
-    opened: Opened,
-    solved: Solved,
-    recipe: Recipe,
-    grids: Mapping[str, ValueGrid] | None = None,
-    twins: Mapping[str, TwinGrid] | None = None,
-) -> Outcome:
-    """Put the solutions into a copy of the prepared graph; the codes are not rounded again.
-
-    `grids` are those of activations stored in 8 bits, by tensor; `twins` those that take their place.
-    """
-    plan_ = opened.plan
-    model = load(plan_.prepared)
-    _, notes = choose_grids(plan_.layers, recipe, plan_.placement)
-    target = TARGETS[recipe.target]
-    stored = Stored(plan_.placement, grids or {}, twins or {})
-    written = target.rewrite(model, plan_.layers, solved.solutions, recipe, stored)
-    solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
-    share_equal_weights(model)
-    taken = names_in(model) if solved.blocks else set()
-    for block in solved.blocks:
-        add_block_bias(model, block, taken)
-    lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
-    lines = with_activations(lines, plan_.placement)
-    lines += tuple(skipped_line(s) for s in plan_.skipped)
-    proto, said = to_proto(model), twin_notes(opened, recipe, twins or {})
-    if target.half(recipe):
-        halved = to_half(proto, extremes(proto, opened.calibration.batches(), recipe.run_device))
-        proto, said = halved.proto, (*said, *halved.notes())
-    return Outcome(stamp(proto, opened.calibration, recipe), solutions, lines, said, grids or {})
-
-
-def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:
-    """Write how the model was made into its metadata. No paths: files travel."""
-    kind = "synthetic" if calibration.synthetic else "given"
-    entries = {
-        "comq.version": __version__,
-        "comq.recipe": recipe.as_json(),
-        "comq.calibration": f"{kind}, {calibration.samples} samples",
-    }
-    kept = [p for p in model.metadata_props if p.key not in entries]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
-    for key, value in entries.items():
-        model.metadata_props.add(key=key, value=value)
-    return model
-
-
-def check_output(model: str | Path | onnx.ModelProto, output: Path) -> Path:
-    """Find out before the work, not after it, that the output cannot be written."""
-    source = None if isinstance(model, onnx.ModelProto) else Path(model)
-    if source and source.exists() and output.exists() and output.samefile(source):
-        raise ComqError("the output is the input", where=str(output), fix="give -o another name")
-    if output.is_dir():
-        raise ComqError("the output is a folder", where=str(output), fix="name a file in it")
-    if not output.parent.is_dir():
-        raise ComqError("the output's folder does not exist", where=str(output.parent), fix="create it first")
-    try:
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise ComqError(
-            f"the output's folder cannot be written to ({error.strerror})",
-            where=str(output.parent),
-            fix="choose another folder for -o",
-        ) from None
-    return output
+def put_in_place(
+    path: Path, opened: Opened, outcome: Outcome, recipe: Recipe, progress: Progress = silent
+) -> tuple[Sequence[Path], Verification]:
+    """Write beside `path`, verify, and only then move there; the files that are there now."""
+    with temporary_folder(".comq-", path.parent) as scratch:
+        draft = scratch / path.name
+        written = save(outcome.model, draft)
+        progress("verify", 0, 1)
+        checks = verify_written(draft, opened, outcome, recipe)
+        progress("verify", 1, 1)
+        with held_back():  # of two files, both or none
+            return move_into_place(written, path.parent), checks
 
 
 def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe) -> Verification:
     """Check the written bytes; a file that does not load or holds other codes is never put in place."""
     plan_ = opened.plan
-    checks = verify(
-        draft, plan_.source, plan_.layers, outcome.solutions, opened.calibration, TARGETS[recipe.target]
-    )
+    checks = verify(draft, plan_.source, plan_.layers, outcome.solutions, opened.calibration, recipe)
     fatal = [check for check in checks.checks if check.fatal and not check.ok]
     if fatal and opened.calibration.synthetic and fatal[0].name == FLOAT_RUNS:
         raise ComqError(

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from qdq_files import CONV, FLOAT, INT4_MATMUL
+from targets.rules.wrong import ORT
 from trt_foreign import MODELOPT_INT8
 from trt_valid import in_float32
 
@@ -55,11 +56,25 @@ def test_nothing_found(tmp_path: Path) -> None:
     )
 
 
+def test_a_note_is_counted_and_is_no_failure(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(ORT["ORT-N01"].proto, path)
+    done = call("check", path, "--target", "ort")
+    line, counted = done.stdout.splitlines()
+    assert done.exit_code == 0
+    assert line.startswith("ORT-N01 note ")
+    assert "may overflow on x64 without VNNI; quantize with --reduce-range" in line
+    assert counted == f"{path} for ort: 0 errors, 0 warnings, 1 note."
+    whole = json.loads(call("check", path, "--target", "ort", "--json").stdout)
+    assert (whole["errors"], whole["warnings"], whole["notes"]) == (0, 0, 1)
+    assert whole["findings"][0]["severity"] == "note"
+
+
 def test_json(wrong: Path) -> None:
     done = call("check", wrong, "--target", "tensorrt", "--json")
     assert done.exit_code == 1
     whole = json.loads(done.stdout)
-    assert (whole["errors"], whole["warnings"], whole["target"]) == (1, 1, "tensorrt")
+    assert (whole["errors"], whole["warnings"], whole["notes"], whole["target"]) == (1, 1, 0, "tensorrt")
     assert whole["findings"][0] == {
         "rule": "TRT-E07",
         "severity": "error",
@@ -74,6 +89,8 @@ def test_the_list_of_rules() -> None:
     assert done.exit_code == 0
     for rule, line in zip(RULES["tensorrt"], done.stdout.splitlines(), strict=True):
         assert line == f"{rule.id} {rule.severity} {rule.demands}"
+    lines = call("check", "--list-rules").stdout.splitlines()
+    assert len(lines) == len(set(lines)) == len({rule.id for rules in RULES.values() for rule in rules})
     listed = json.loads(call("check", "--list-rules", "--json").stdout)
     assert [(r["target"], r["rule"]) for r in listed] == [(t, r.id) for t in RULES for r in RULES[t]]
 
@@ -101,7 +118,10 @@ def test_a_folder_is_one_sentence(tmp_path: Path) -> None:
     [
         (("m.onnx",), "Missing option '--target'"),
         (("--target", "tensorrt"), "Missing argument 'MODEL'"),
-        (("m.onnx", "--target", "abacus"), "'abacus' is not one of 'tensorrt'"),
+        (
+            ("m.onnx", "--target", "abacus"),
+            "'abacus' is not one of 'portable', 'ort', 'tensorrt', 'openvino', 'web'",
+        ),
     ],
 )
 def test_usage(words: tuple[str, ...], told: str) -> None:

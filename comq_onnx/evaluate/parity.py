@@ -46,11 +46,16 @@ class Limits:
     exact: float = EXACT_LIMIT
     deployed: float = DEPLOYED_LIMIT
 
-    def for_file(self, proto: onnx.ModelProto) -> "Limits":
-        """No tighter than a file that rounds activations can keep."""
+    def for_file(self, proto: onnx.ModelProto, distance: float = 0.0) -> "Limits":
+        """No tighter than a file that rounds activations can keep.
+
+        `distance` is how far such a file is from the float model. The rounding that makes it is the same that
+        falls to the other side of a step where sums are added up in another order; half of it may be so.
+        """
         if not any(node.op_type in ROUNDERS for scope in scopes(proto.graph) for node in scope.graph.node):
             return self
-        return Limits(max(self.exact, ROUNDED_LIMIT), max(self.deployed, ROUNDED_LIMIT))
+        rounded = max(ROUNDED_LIMIT, distance / 2)
+        return Limits(max(self.exact, rounded), max(self.deployed, rounded))
 
     def in_bfloat16(self, products: int) -> float:
         """What deployment settings may deviate by where each of the products rounds to bfloat16 as well."""

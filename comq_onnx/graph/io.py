@@ -24,7 +24,16 @@ from comq_onnx.graph.spill import INLINE_BYTES, bytes_to_write, spill
 from comq_onnx.graph.tensors import Tensor, bytes_of, float_tensor, quantized_tensor, stored_bytes
 from comq_onnx.graph.writer import Writer, homes_of
 
-__all__ = ["Model", "float_tensor", "load", "move_into_place", "quantized_tensor", "save", "to_proto"]
+__all__ = [
+    "Model",
+    "check_output",
+    "float_tensor",
+    "load",
+    "move_into_place",
+    "quantized_tensor",
+    "save",
+    "to_proto",
+]
 
 MIN_OPSET, MAX_OPSET = 7, 25
 MIN_IR = 4  # from IR 4 on an initializer need not be listed as an input
@@ -238,3 +247,24 @@ def _import_domains(model: Model, proto: ModelProto) -> None:
         imports.setdefault(node.domain, 1)
     proto.ClearField("opset_import")
     proto.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in imports.items())
+
+
+def check_output(model: str | Path | ModelProto, output: Path) -> Path:
+    """Find out before the work, not after it, that the output cannot be written."""
+    source = None if isinstance(model, ModelProto) else Path(model)
+    if source and source.exists() and output.exists() and output.samefile(source):
+        raise ComqError("the output is the input", where=str(output), fix="give -o another name")
+    if output.is_dir():
+        raise ComqError("the output is a folder", where=str(output), fix="name a file in it")
+    if not output.parent.is_dir():
+        raise ComqError("the output's folder does not exist", where=str(output.parent), fix="create it first")
+    try:
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise ComqError(
+            f"the output's folder cannot be written to ({error.strerror})",
+            where=str(output.parent),
+            fix="choose another folder for -o",
+        ) from None
+    return output

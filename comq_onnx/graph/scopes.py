@@ -30,8 +30,8 @@ def scopes(graph: onnx.GraphProto, outer: Scope | None = None) -> Iterator[Scope
     here = Scope(graph, outer)
     here.tensors.update((i.name, i) for i in graph.initializer)
     for node in graph.node:
-        here.producers.update((name, node) for name in node.output)
-        for name in node.input:
+        here.producers.update((name, node) for name in node.output if name)
+        for name in filter(None, node.input):  # an empty name is an input left out
             here.readers.setdefault(name, []).append(node)
     yield here
     for node in graph.node:

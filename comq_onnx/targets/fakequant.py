@@ -76,7 +76,7 @@ class FakeQuant:
         """Give each weight the values of its solution, and fold the biases, as in all targets."""
         return put_floats(model, layers, solutions)
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
+    def lint(self, proto: onnx.ModelProto, recipe: Recipe | None = None) -> tuple[Finding, ...]:
         """Nothing: a float file is a float file."""
         return ()
 

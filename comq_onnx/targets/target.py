@@ -99,8 +99,8 @@ class Target(Protocol):
         """
         ...
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
-        """What in a file, written by us or not, breaks the target's rules."""
+    def lint(self, proto: onnx.ModelProto, recipe: Recipe | None = None) -> tuple[Finding, ...]:
+        """What in a file, written by us or not, breaks the target's rules; less what `recipe` asks for."""
         ...
 
     def advice(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.defs
 from onnx import numpy_helper
 
 from comq_onnx.errors import ComqError
@@ -19,13 +20,16 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 MOVING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that neither compute with their first input nor drop any of it."""
 _MOST_HOPS = 32
+_NEWEST = 1000
+"""An opset above all there are, within what the ONNX library takes for a number."""
 
 
 class View:
     """An indexed `ModelProto`. Read, never changed.
 
     `scopes` are those of the graph with its model-local functions inlined, where they can be; `folder` is
-    where the file lies, and without it constants in external files have no values.
+    where the file lies, and without it constants in external files have no values. Nodes that lack
+    inputs or outputs (`is_whole`) are not among the producers and readers of scopes.
     """
 
     def __init__(self, proto: onnx.ModelProto, folder: Path | None = None) -> None:
@@ -33,17 +37,52 @@ class View:
         self.folder = folder
         self._flat = _inlined(proto)
         self.scopes = tuple(scopes(self._flat.graph))
+        for scope in self.scopes:
+            self._leave_out_parts(scope)
 
     @property
     def opset(self) -> int:
         """Version of the default domain; 0 where the file does not import it."""
         return next((o.version for o in self.proto.opset_import if o.domain in DEFAULT_DOMAINS), 0)
 
+    def schema(self, op: str, domain: str = "") -> onnx.defs.OpSchema | None:
+        """What ONNX says of an operator at the file's opset; None where it says nothing."""
+        standard = domain in DEFAULT_DOMAINS
+        version = next((o.version for o in self.proto.opset_import if o.domain == domain), 1)
+        version = self.opset if standard else version
+        try:
+            return onnx.defs.get_schema(op, min(max(version, 1), _NEWEST), "" if standard else domain)
+        except onnx.defs.SchemaError:
+            return None
+
+    def is_whole(self, node: onnx.NodeProto) -> bool:
+        """Whether a node has the inputs and outputs that its operator must have. One that has not is no ONNX.
+
+        Operators that ONNX does not know must have what those of the same name in the default domain have.
+        """
+        schema = self._schemas.get((node.domain, node.op_type)) or self._schemas.get(("", node.op_type))
+        if schema is None:
+            return len(node.output) > 0
+        single = onnx.defs.OpSchema.FormalParameterOption.Single
+        left_out = any(
+            not name and formal.option == single
+            for name, formal in zip(node.input, schema.inputs, strict=False)  # the last may stand for many
+        )
+        enough = len(node.input) >= schema.min_input and len(node.output) >= max(schema.min_output, 1)
+        return enough and not left_out
+
+    def _leave_out_parts(self, scope: Scope) -> None:
+        for name in [name for name, node in scope.producers.items() if not self.is_whole(node)]:
+            del scope.producers[name]
+        for readers in scope.readers.values():
+            readers[:] = filter(self.is_whole, readers)
+
     def nodes(self, *ops: str) -> Iterator[tuple[onnx.NodeProto, Scope]]:
-        """Nodes of the default domain of one of these operators (all nodes where none is named)."""
+        """Whole nodes of the default domain of one of these operators; where none is named, all nodes."""
         for scope in self.scopes:
             for node in scope.graph.node:
-                if not ops or (node.op_type in ops and node.domain in DEFAULT_DOMAINS):
+                known = node.op_type in ops and node.domain in DEFAULT_DOMAINS
+                if not ops or (known and self.is_whole(node)):
                     yield node, scope
 
     def constant(self, name: str, scope: Scope) -> onnx.TensorProto | None:
@@ -55,21 +94,22 @@ class View:
             return None
         return next((tensor for a in node.attribute if (tensor := _tensor_of(a)) is not None), None)
 
-    def values(self, tensor: onnx.TensorProto) -> np.ndarray:
-        """The values of a constant.
+    def values(self, tensor: onnx.TensorProto) -> np.ndarray | None:
+        """The values of a constant; None where they are absent, damaged, no numbers or of an unknown type."""
+        try:
+            if is_external(tensor):
+                inline = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+                inline.raw_data = read_external(tensor, self.folder, stored_bytes(tensor))
+                tensor = inline
+            array = numpy_helper.to_array(tensor)
+        except (ComqError, ValueError, TypeError, KeyError):
+            return None
+        return None if array.dtype.kind in "cOSU" else array
 
-        Raises
-        ------
-        ComqError
-            They lie in a file that cannot be read.
-        ValueError
-            Its bytes do not fit its shape.
-        """
-        if not is_external(tensor):
-            return numpy_helper.to_array(tensor)
-        inline = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        inline.raw_data = read_external(tensor, self.folder, stored_bytes(tensor))
-        return numpy_helper.to_array(inline)
+    def numbers(self, tensor: onnx.TensorProto | None) -> np.ndarray | None:
+        """`values` in float64."""
+        values = None if tensor is None else self.values(tensor)
+        return None if values is None else values.astype(np.float64)
 
     def value(self, name: str, scope: Scope) -> np.ndarray | None:
         """The values of a constant called `name`, looked for through operators that only move or cast them.
@@ -78,10 +118,7 @@ class View:
         """
         for _ in range(_MOST_HOPS):
             if (tensor := self.constant(name, scope)) is not None:
-                try:
-                    return self.values(tensor)
-                except (ComqError, ValueError, TypeError, KeyError):  # absent, damaged, or of an unknown type
-                    return None
+                return self.values(tensor)
             node = scope.producer(name)
             if node is None or node.op_type not in MOVING or node.domain not in DEFAULT_DOMAINS:
                 return None
@@ -102,6 +139,13 @@ class View:
         for inner in self.scopes:
             if name in inner.readers and _is_within(inner, scope):
                 yield from ((node, inner) for node in inner.readers[name])
+
+    @cached_property
+    def _schemas(self) -> dict[tuple[str, str], onnx.defs.OpSchema | None]:
+        """By domain and operator, for every one in the file, and for its namesake in the default domain."""
+        kinds = {(node.domain, node.op_type) for scope in self.scopes for node in scope.graph.node}
+        kinds |= {("", op) for _, op in kinds}
+        return {(domain, op): self.schema(op, domain) for domain, op in kinds}
 
     @cached_property
     def _constants(self) -> dict[int, set[str]]:
@@ -125,6 +169,10 @@ class View:
     def _infos(self) -> dict[str, onnx.TypeProto.Tensor]:
         skeleton = without_weights(self._flat)
         skeleton.graph.value_info.extend(self._flat.graph.value_info)
+        for scope in tuple(scopes(skeleton.graph)):
+            nodes = scope.graph.node
+            for place in [i for i, node in enumerate(nodes) if not self.is_whole(node)][::-1]:
+                del nodes[place]  # the ONNX library reads inputs that are not there
         try:
             inferred = onnx.shape_inference.infer_shapes(skeleton)
         except (onnx.shape_inference.InferenceError, ValueError):

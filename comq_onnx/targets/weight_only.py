@@ -113,7 +113,7 @@ class WeightOnly:
         )
         return rewrite_weights(model, layers, solutions, form, stored)
 
-    def lint(self, proto: onnx.ModelProto) -> tuple[Finding, ...]:
+    def lint(self, proto: onnx.ModelProto, recipe: Recipe | None = None) -> tuple[Finding, ...]:
         """Everything in a file that breaks a rule of the runtimes it is for."""
         return findings(proto, self.rules)
 

@@ -63,7 +63,7 @@ def failed(verification):
 
 
 def check(path, proto, layers, solutions, data=None):
-    return verify(path, proto, layers, solutions, data or calibration(), TARGETS["portable"])
+    return verify(path, proto, layers, solutions, data or calibration(), Recipe())
 
 
 def respoil(path, change):

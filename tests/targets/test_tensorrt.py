@@ -140,15 +140,13 @@ def test_scales_are_solved_as_they_are_stored(tmp_path, net, data):
 def test_layers_without_a_form_stay_and_say_why(net):
     made = plan(net, Recipe(target="tensorrt", activations="none", quantize_embeddings=True))
     reasons = {s.name: s.reason for s in made.skipped}
-    assert reasons["make_c"] == "TensorRT has no int4 Conv; give --activations int8: stays fp16"
+    assert reasons["make_c"] == "TensorRT has no int4 Conv; give samples, or --activations int8: stays fp16"
     assert reasons["make_q"] == "TensorRT's int4 blocks of 64 or 128 do not divide 36 rows: stays fp16"
     assert next(s for s in made.skipped if s.name == "make_q").bytes == 36 * 64 * 4
     refuses = TARGETS["tensorrt"].refuses
     odd = refuses(CASES["matmul_odd"].layer(), Recipe(target="tensorrt"))
     assert odd == "TensorRT packs int4 in pairs, and there are 7 columns: stays fp16"
-    table = refuses(
-        CASES["gather"].layer(), Recipe(target="tensorrt", activations="none", high_precision_dtype="fp32")
-    )
+    table = refuses(CASES["gather"].layer(), Recipe(target="tensorrt", high_precision_dtype="fp32"))
     assert table == "TensorRT has no quantized embeddings: stays float"
 
 
@@ -169,24 +167,25 @@ def test_blocks_are_64_or_128(asked, block, note):
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
+    ("options", "given", "flag"),
     [
-        ({"symmetric": False}, "--asymmetric"),
-        ({"weights": "int8"}, "--weights int8"),
-        ({"first_last": "int8"}, "--first-last"),
-        ({"activations": "int8"}, "--activations int8"),
-        ({"activations": "dynamic"}, "--activations dynamic"),
+        ({"symmetric": False}, True, "--asymmetric"),
+        ({"weights": "int8"}, False, "--weights int8"),
+        ({"weights": "int8", "activations": "none"}, True, "--weights int8"),
+        ({"first_last": "int8"}, True, "--first-last"),
+        ({"activations": "dynamic"}, True, "--activations dynamic"),
+        ({"matmulnbits": True}, True, "--matmulnbits"),
     ],
 )
-def test_what_tensorrt_lacks_is_one_sentence(net, options, flag):
+def test_what_tensorrt_lacks_is_one_sentence(net, options, given, flag):
     with pytest.raises(ComqError, match=flag):
-        plan(net, Recipe(target="tensorrt", activations="none", **options))
+        plan(net, Recipe(target="tensorrt", **options), given)
 
 
 def test_nothing_left_to_quantize_is_said_with_the_reasons():
     values = {"K": weight(8, 3, 3, 3)}
     small = model("g (float[1, 3, 8, 8] x) => (float[1, 8, 6, 6] y) { y = Conv(x, K) }", **values)
-    with pytest.raises(ComqError, match="no int4 Conv; give --activations int8"):
+    with pytest.raises(ComqError, match="no int4 Conv; give samples, or --activations int8"):
         plan(small, Recipe(target="tensorrt"))
 
 
@@ -200,9 +199,8 @@ def test_the_size_is_known_before(tmp_path, net, data):
 
 
 def test_commands_name_the_file_and_the_shapes_that_were_fed(tmp_path, net, data):
-    report = quantize(
-        net, tmp_path / "my net.onnx", data, Recipe(target="tensorrt", activations="none", batch_size=10)
-    )
+    recipe = Recipe(target="tensorrt", activations="none", batch_size=10)
+    report = quantize(net, tmp_path / "my net.onnx", data, recipe)
     path = tmp_path / "my net"
     ten, eleven = (note for note in report.notes if note.startswith("TensorRT 1"))
     shapes = [f"--{kind}Shapes=x:{size}x3x16x16" for kind, size in (("min", 4), ("opt", 10), ("max", 10))]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import onnx
 from onnx import NodeProto, TensorProto
 
 from comq_onnx.graph.scopes import Scope
@@ -34,12 +33,18 @@ def _static(view: View, *ops: str) -> Iterator[tuple[Product, Linear]]:
 
 def stored_by(name: str, scope: Scope) -> NodeProto | None:
     """The QuantizeLinear that takes a product's output, alone or through what it absorbs."""
-    readers = scope.readers.get(name, [])
     outputs = {output.name for output in scope.graph.output}
-    if readers and name not in outputs and all(r.op_type == "QuantizeLinear" for r in readers):
-        return readers[0]
-    reader = sole_reader(name, scope)
-    return stored_by(reader.output[0], scope) if reader is not None and reader.op_type in PASSED else None
+    seen: set[str] = set()
+    while name not in seen:
+        seen.add(name)
+        readers = scope.readers.get(name, [])
+        if readers and name not in outputs and all(r.op_type == "QuantizeLinear" for r in readers):
+            return readers[0]
+        reader = sole_reader(name, scope)
+        if reader is None or reader.op_type not in PASSED or not reader.output:
+            return None
+        name = reader.output[0]
+    return None
 
 
 def bias_scale(view: View) -> Iterator[Breach]:
@@ -58,12 +63,11 @@ def _bias_scale(product: Product, activation: Linear, name: str, view: View) -> 
     maker = product.scope.producer(name) if name else None
     if maker is None or maker.op_type != "DequantizeLinear":
         return
-    bias = view.constant(maker.input[1], product.scope)
-    if bias is None or activation.scale is None or product.weight.scale is None:
+    scales = (view.constant(maker.input[1], product.scope), activation.scale, product.weight.scale)
+    found, left, right = (view.numbers(scale) for scale in scales)
+    if found is None or left is None or right is None:
         return
-    found, left, right = (
-        view.values(s).astype(np.float64).reshape(-1) for s in (bias, activation.scale, product.weight.scale)
-    )
+    found, left, right = found.reshape(-1), left.reshape(-1), right.reshape(-1)
     if left.size != 1 or found.size not in (1, right.size):
         return
     same = np.isclose(found, left * right, rtol=BIAS_TOLERANCE, atol=0)
@@ -121,13 +125,19 @@ def range_not_absorbed(view: View) -> Iterator[Breach]:
 def _outside(clip: NodeProto, quantize: NodeProto, view: View, scope: Scope) -> Iterator[Breach]:
     scale = view.constant(quantize.input[1], scope)
     zero = view.constant(quantize.input[2], scope) if len(quantize.input) > 2 else None
-    if scale is None or zero is None or zero.data_type not in CODES or scale.dims not in ([], [1]):
+    step, offset = _number(scale, view), _number(zero, view)
+    if step is None or offset is None or zero is None or zero.data_type not in CODES or not step > 0:
         return
     low, high = (_limit(clip, index, view, scope) for index in (1, 2))
-    step, offset = float(view.values(scale).reshape(-1)[0]), int(view.values(zero).reshape(-1)[0])
     lowest, highest = CODES[zero.data_type]
     if np.round(low / step) + offset > lowest or np.round(high / step) + offset < highest:
         yield named(quantize), f"its codes hold more than the {clip.op_type} lets through: not absorbed"
+
+
+def _number(tensor: TensorProto | None, view: View) -> float | None:
+    """The one number that a constant holds; None where it is none or holds others."""
+    values = view.numbers(tensor)
+    return float(values.reshape(())) if values is not None and values.size == 1 else None
 
 
 def _limit(clip: NodeProto, index: int, view: View, scope: Scope) -> float:
@@ -135,8 +145,8 @@ def _limit(clip: NodeProto, index: int, view: View, scope: Scope) -> float:
         return 0.0 if index == 1 else np.inf
     nothing = -np.inf if index == 1 else np.inf
     if len(clip.input) > index and clip.input[index]:
-        tensor = view.constant(clip.input[index], scope)
-        return nothing if tensor is None else float(view.values(tensor).reshape(-1)[0])
+        limit = _number(view.constant(clip.input[index], scope), view)
+        return nothing if limit is None else limit
     return float_attribute(clip, "min" if index == 1 else "max", nothing)
 
 
@@ -178,7 +188,8 @@ def four_bit_codes(view: View) -> Iterator[Breach]:
 
 def signed_operators(view: View) -> Iterator[Breach]:
     for node, scope in view.nodes():
-        if node.op_type in SIGNED_PRODUCTS and view.element_type(node.input[0], scope) == TensorProto.INT8:
+        signed = bool(node.input) and view.element_type(node.input[0], scope) == TensorProto.INT8
+        if signed and node.op_type in SIGNED_PRODUCTS:
             yield named(node), f"{node.op_type} on int8 activations runs 20 to 40 times slower than on uint8"
 
 
@@ -209,14 +220,21 @@ def computed_codes(view: View) -> Iterator[Breach]:
     for node, scope in view.nodes("DequantizeLinear"):
         zero_point = node.input[2] if len(node.input) > 2 else ""
         unsigned = bool(zero_point) and view.element_type(zero_point, scope) == TensorProto.UINT8
-        if unsigned and _unpacks(scope.producer(node.input[0]), scope):
+        if unsigned and _unpacks(node.input[0], scope):
             yield named(node), "it subtracts a zero point from uint8 codes that bit operations compute"
 
 
-def _unpacks(node: onnx.NodeProto | None, scope: Scope) -> bool:
-    if node is None:
-        return False
-    if node.op_type in ("BitShift", "BitwiseAnd", "BitwiseOr", "Mod", "Div"):
-        return True
+def _unpacks(name: str, scope: Scope) -> bool:
+    """Whether bit operations computed a tensor, before operators that only move it."""
     moved = ("Concat", "Reshape", "Transpose", "Cast", "Unsqueeze", "Squeeze", "Slice")
-    return node.op_type in moved and any(_unpacks(scope.producer(name), scope) for name in node.input)
+    seen: set[str] = set()
+    pending = [name]
+    while pending:
+        name = pending.pop()
+        node = None if name in seen else scope.producer(name)
+        seen.add(name)
+        if node is not None and node.op_type in ("BitShift", "BitwiseAnd", "BitwiseOr", "Mod", "Div"):
+            return True
+        if node is not None and node.op_type in moved:
+            pending += node.input
+    return False

@@ -7,7 +7,7 @@ import onnx
 import onnx.defs
 from onnx import NodeProto, TensorProto
 
-from comq_onnx.graph.scopes import integer_attribute
+from comq_onnx.graph.scopes import Scope, integer_attribute
 from comq_onnx.targets.rules.products import (
     activation_of,
     contributed,
@@ -70,21 +70,22 @@ def functions_of_other_opset(view: View) -> Iterator[Breach]:
         if all(o.version == view.opset for o in function.opset_import if o.domain in DEFAULT_DOMAINS):
             continue
         for node in function.node:
-            if node.domain in DEFAULT_DOMAINS and (odd := _unknown_attributes(node, view.opset)):
-                yield named(node), f"{node.op_type} of function {function.name} has {', '.join(odd)}"
+            if node.domain in DEFAULT_DOMAINS and (odd := _unknown(node, view)):
+                yield named(node), f"{node.op_type} of function {function.name} {odd}"
 
 
-def _unknown_attributes(node: NodeProto, opset: int) -> list[str]:
-    if not onnx.defs.has(node.op_type):
-        return []
-    known = onnx.defs.get_schema(node.op_type, opset).attributes
-    return [a.name for a in node.attribute if a.name not in known]
+def _unknown(node: NodeProto, view: View) -> str:
+    """What of a node the opset of the model does not know; empty where that is nothing."""
+    schema = view.schema(node.op_type)
+    if schema is None:
+        return "is not in the opset of the model" if onnx.defs.has(node.op_type) and view.opset else ""
+    odd = [a.name for a in node.attribute if a.name not in schema.attributes]
+    return f"has {', '.join(odd)}" if odd else ""
 
 
 def unusable_scales(view: View) -> Iterator[Breach]:
     for node, scope in view.nodes("QuantizeLinear", "DequantizeLinear"):
-        scale = view.constant(node.input[1], scope)
-        values = None if scale is None else view.values(scale).astype(np.float64)
+        values = view.numbers(view.constant(node.input[1], scope))
         if values is None:
             continue
         if not np.all(np.isfinite(values)):
@@ -95,8 +96,8 @@ def unusable_scales(view: View) -> Iterator[Breach]:
 
 def scales_not_positive(view: View) -> Iterator[Breach]:
     for node, scope in view.nodes("DequantizeLinear"):
-        scale = view.constant(node.input[1], scope)
-        if scale is not None and np.any(view.values(scale).astype(np.float64) <= 0):
+        values = view.numbers(view.constant(node.input[1], scope))
+        if values is not None and np.any(values <= 0):
             yield named(node), "a scale is not positive"
 
 
@@ -157,42 +158,39 @@ def _bits(node: NodeProto) -> int:
     return integer_attribute(node, "bits", 4)
 
 
-def _zero_point_type(node: NodeProto, view: View) -> int:
-    for scope in view.scopes:
-        if len(node.input) > 3 and node.input[3] and node in scope.producers.values():
-            return view.element_type(node.input[3], scope)
-    return 0
+def _zero_point_type(node: NodeProto, scope: Scope, view: View) -> int:
+    return view.element_type(node.input[3], scope) if len(node.input) > 3 and node.input[3] else 0
 
 
 def matmulnbits_bits(view: View) -> Iterator[Breach]:
-    for node in contributed(view, "MatMulNBits"):
+    for node, _ in contributed(view, "MatMulNBits"):
         if _bits(node) not in (2, 4, 8):
             yield named(node), f"it has {_bits(node)} bits"
 
 
 def matmulnbits_block(view: View) -> Iterator[Breach]:
-    for node in contributed(view, "MatMulNBits"):
+    for node, _ in contributed(view, "MatMulNBits"):
         block = integer_attribute(node, "block_size", 0)
         if block & (block - 1) or not 16 <= block <= 256:
             yield named(node), f"it has blocks of {block}"
 
 
 def matmulnbits_block_power(view: View) -> Iterator[Breach]:
-    for node in contributed(view, "MatMulNBits"):
+    for node, _ in contributed(view, "MatMulNBits"):
         block = integer_attribute(node, "block_size", 0)
         if block & (block - 1) or block < 16:
             yield named(node), f"it has blocks of {block}"
 
 
 def matmulnbits_float_zero_point_of_8_bits(view: View) -> Iterator[Breach]:
-    for node in contributed(view, "MatMulNBits"):
-        if _bits(node) == 8 and _zero_point_type(node, view) in FLOATS:
+    for node, scope in contributed(view, "MatMulNBits"):
+        if _bits(node) == 8 and _zero_point_type(node, scope, view) in FLOATS:
             yield named(node), "8-bit codes have float zero points"
 
 
 def matmulnbits_float_zero_point(view: View) -> Iterator[Breach]:
-    for node in contributed(view, "MatMulNBits"):
-        if _bits(node) != 8 and _zero_point_type(node, view) in FLOATS:
+    for node, scope in contributed(view, "MatMulNBits"):
+        if _bits(node) != 8 and _zero_point_type(node, scope, view) in FLOATS:
             yield named(node), "its zero points are floats, for which there is no fast kernel"
 
 
@@ -202,12 +200,12 @@ def matmulnbits_any_float_zero_point(view: View) -> Iterator[Breach]:
 
 
 def matmulnbits_accuracy(view: View) -> Iterator[Breach]:
-    for node in contributed(view, "MatMulNBits"):
+    for node, _ in contributed(view, "MatMulNBits"):
         level = integer_attribute(node, "accuracy_level", 0)
         if _bits(node) in (2, 8) and level != 4:
             yield named(node), f"{_bits(node)}-bit codes have a kernel at accuracy_level 4 only, not {level}"
 
 
 def matmulnbits(view: View) -> Iterator[Breach]:
-    for node in contributed(view, "MatMulNBits"):
+    for node, _ in contributed(view, "MatMulNBits"):
         yield named(node), "there is no kernel for MatMulNBits"

@@ -4,7 +4,7 @@ A weight is *weight-only* where the activation it meets is a float, and *8-bit* 
 DequantizeLinear: runtimes treat the two as different things.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -89,7 +89,7 @@ class Product:
     def depthwise(self) -> bool:
         """Whether it is a Conv with one input channel for each group."""
         groups = integer_attribute(self.node, "group", 1)
-        return self.node.op_type == "Conv" and groups > 1 and self.codes.dims[1] == 1
+        return self.node.op_type == "Conv" and groups > 1 and list(self.codes.dims[1:2]) == [1]
 
 
 def linear(node: NodeProto, view: View, scope: Scope) -> Linear:
@@ -116,10 +116,7 @@ def products(view: View) -> Iterator[Product]:
     """Every product of the file that has a quantized weight."""
     for node, scope in view.nodes(*SIDES):
         for side in SIDES[node.op_type]:
-            path: tuple[str, ...] = ()
-            maker = scope.producer(node.input[side])
-            while maker is not None and maker.op_type in WEIGHT_PATH:
-                path, maker = (*path, maker.op_type), scope.producer(maker.input[0])
+            path, maker = behind(node.input[side], WEIGHT_PATH, scope)
             if maker is None or maker.op_type != "DequantizeLinear":
                 continue
             weight = linear(maker, view, scope)
@@ -131,13 +128,24 @@ def products(view: View) -> Iterator[Product]:
 
 def activation_of(node: NodeProto, side: int, view: View, scope: Scope) -> Linear | None:
     """The DequantizeLinear of computed codes behind an input of a node, if there is one."""
-    maker = scope.producer(node.input[side])
-    while maker is not None and maker.op_type in MOVES:
-        maker = scope.producer(maker.input[0])
+    _, maker = behind(node.input[side], MOVES, scope)
     if maker is None or maker.op_type != "DequantizeLinear":
         return None
     found = linear(maker, view, scope)
     return found if found.codes is None and found.code_type in BITS else None
+
+
+def behind(name: str, ops: Sequence[str], scope: Scope) -> tuple[tuple[str, ...], NodeProto | None]:
+    """The operators among `ops` that a tensor comes through, last one first, and the node before them."""
+    path: list[str] = []
+    seen: set[str] = set()
+    maker = scope.producer(name)
+    while maker is not None and maker.op_type in ops and name not in seen:
+        seen.add(name)
+        path.append(maker.op_type)
+        name = maker.input[0]
+        maker = scope.producer(name)
+    return tuple(path), maker
 
 
 def weight_only(view: View, *ops: str) -> Iterator[Product]:
@@ -192,9 +200,9 @@ def summed(node: NodeProto, view: View, scope: Scope) -> tuple[str, NodeProto]:
     return (name, last) if added == weight[1:] and None not in rows and len(rows) > 2 else ("", node)
 
 
-def contributed(view: View, op: str) -> Iterator[NodeProto]:
+def contributed(view: View, op: str) -> Iterator[tuple[NodeProto, Scope]]:
     """Nodes of onnxruntime's own operator `op`."""
-    return (n for n, _ in view.nodes() if n.op_type == op and n.domain == "com.microsoft")
+    return ((n, s) for n, s in view.nodes() if n.op_type == op and n.domain == "com.microsoft")
 
 
 def float_attribute(node: onnx.NodeProto, name: str, default: float) -> float:

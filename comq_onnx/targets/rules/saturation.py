@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto
 
 from comq_onnx.graph.scopes import Scope
 from comq_onnx.targets.rules.loading import Breach
-from comq_onnx.targets.rules.products import Product, eight_bit
+from comq_onnx.targets.rules.products import BITS, Product, eight_bit
 from comq_onnx.targets.view import View, named
 
 LARGEST_CODE = 255
@@ -28,7 +28,9 @@ def saturated_pairs(rows: np.ndarray) -> int:
 def saturation(view: View) -> Iterator[Breach]:
     for product, _ in eight_bit(view, "MatMul", "Gemm", "Conv"):
         if product.weight.code_type == TensorProto.INT8 and not product.depthwise and product.side == 1:
-            yield from _told(product.node, _rows(product, view))
+            codes = _integers(product.codes, view)
+            if codes is not None:
+                yield from _told(product.node, _rows(product, codes))
     for node, scope in view.nodes("MatMulInteger"):
         codes = _integer_codes(node, view, scope)
         if codes is not None:
@@ -36,15 +38,14 @@ def saturation(view: View) -> Iterator[Breach]:
 
 
 def _told(node: NodeProto, rows: np.ndarray) -> Iterator[Breach]:
-    count, pairs = saturated_pairs(rows), len(rows) // 2 * (rows[0].size if rows.ndim else 0)
+    count, pairs = saturated_pairs(rows), len(rows) // 2 * int(np.prod(rows.shape[1:]))
     if count:
         yield named(node), f"{count} of {pairs} pairs of weights may overflow on x64 without VNNI"
 
 
-def _rows(product: Product, view: View) -> np.ndarray:
+def _rows(product: Product, codes: np.ndarray) -> np.ndarray:
     """The codes with the summed axis first; that of a Conv runs over positions, then over channels."""
-    codes = view.values(product.codes)
-    if product.node.op_type == "Conv":
+    if product.node.op_type == "Conv" and codes.ndim > 1:
         return np.moveaxis(codes, 1, -1).reshape(len(codes), -1).T
     if codes.ndim < 2:
         return codes
@@ -57,5 +58,12 @@ def _integer_codes(node: NodeProto, view: View, scope: Scope) -> np.ndarray | No
     if maker is not None and maker.op_type == "Cast":
         name = maker.input[0]
     tensor = view.constant(name, scope)
-    signed = tensor is not None and (tensor.data_type == TensorProto.INT8 or name != node.input[1])
-    return view.values(tensor) if tensor is not None and signed else None
+    if tensor is None or (tensor.data_type != TensorProto.INT8 and name == node.input[1]):
+        return None
+    return _integers(tensor, view)
+
+
+def _integers(tensor: TensorProto, view: View) -> np.ndarray | None:
+    """Codes of one axis or more; None where there are none that can be read."""
+    codes = view.values(tensor) if tensor.data_type in BITS else None
+    return codes if codes is not None and codes.ndim else None

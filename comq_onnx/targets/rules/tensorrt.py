@@ -25,6 +25,7 @@ UNREAD = (
     "DynamicQuantizeLinear",
 )
 SHOWN = 3
+IN_FLOAT32 = "TRT-W09"
 
 
 def _too_new(view: View) -> Breaches:

@@ -12,6 +12,7 @@ from comq_onnx.targets.rules.linears import PRODUCTS, Linear, is_product, linear
 from comq_onnx.targets.rules.tensorrt_scales import FP8, Breaches, numbers, size_of
 from comq_onnx.targets.view import DEFAULT_DOMAINS, MOVING, View, named
 
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 EIGHT_BITS = (TensorProto.INT8, FP8)
 COMMUTING = (*MOVING, "Concat", "Expand", "Gather", "MaxPool", "Pad", "Relu", "Slice", "Split", "Tile")
 """Operators that TensorRT moves a DequantizeLinear past."""
@@ -115,6 +116,10 @@ def _mixed(view: View) -> Breaches:
 
 
 def _float32(view: View) -> Breaches:
+    """A graph without half precision; a few layers that stay FLOAT in one with it are somebody's choice."""
+    made = ((name, scope) for node, scope in view.nodes() for name in node.output)
+    if any(view.element_type(name, scope) in HALVES for name, scope in made):
+        return
     wide = [
         node
         for node, scope in view.nodes(*PRODUCTS)

@@ -89,7 +89,7 @@ def size_of(name: str, linear: Linear, view: View) -> int | None:
 def numbers(name: str, linear: Linear, view: View) -> np.ndarray | None:
     """A constant that `linear` reads, in float64; None where it has no values that are numbers."""
     values = view.value(name, linear.scope)
-    return None if values is None or values.dtype.kind in "cOSU" else values.astype(np.float64)
+    return None if values is None else values.astype(np.float64)
 
 
 def _type_is_left_open(view: View) -> Breaches:

@@ -88,7 +88,7 @@ def two_bit_block(view: View) -> Iterator[Breach]:
         if weight.bits == 2 and weight.block not in (64, 128) and possible:
             what = f"blocks of {weight.block}" if weight.block else "one scale per channel"
             yield named(weight.node), f"2-bit codes with {what} run at half the speed, or worse"
-    for node in contributed(view, "MatMulNBits"):
+    for node, _ in contributed(view, "MatMulNBits"):
         block, rows = (integer_attribute(node, name, 0) for name in ("block_size", "K"))
         if integer_attribute(node, "bits", 4) == 2 and block not in (64, 128) and rows % 64 == 0:
             yield named(node), f"2-bit codes with blocks of {block} run at half the speed, or worse"
@@ -97,7 +97,7 @@ def two_bit_block(view: View) -> Iterator[Breach]:
 def ragged_blocks(view: View) -> Iterator[Breach]:
     for product in _once(products(view)):
         weight = product.weight
-        rows = product.codes.dims[weight.axis] if weight.axis < len(product.codes.dims) else 0
+        rows = product.codes.dims[weight.axis] if 0 <= weight.axis < len(product.codes.dims) else 0
         if weight.block and rows % weight.block:
             yield named(weight.node), f"its block size {weight.block} does not divide {rows}"
 
@@ -198,7 +198,7 @@ def float_path_block(view: View) -> Iterator[Breach]:
         divided = rows is not None and rows == weight.axis and product.codes.dims[rows] % 32 == 0
         if (weight.block == 16 and divided) or (weight.block == 256 and weight.bits == 4):
             yield named(weight.node), f"blocks of {weight.block} take the float path"
-    for node in contributed(view, "MatMulNBits"):
+    for node, _ in contributed(view, "MatMulNBits"):
         block, rows = (integer_attribute(node, name, 0) for name in ("block_size", "K"))
         bits = integer_attribute(node, "bits", 4)
         if (block == 16 and rows % 32 == 0) or (block == 256 and bits == 4):

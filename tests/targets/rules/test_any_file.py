@@ -38,6 +38,13 @@ def damaged(proto: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
                 other.CopyFrom(proto)
                 other.graph.node[i].ClearField(field)
                 yield other
+    for i, node in enumerate(graph.node):
+        for name in ("", *node.output[:1]):  # an input left out, and a node that reads what it makes
+            for place in range(len(node.input)):
+                other = onnx.ModelProto()
+                other.CopyFrom(proto)
+                other.graph.node[i].input[place] = name
+                yield other
     for i in range(len(graph.initializer)):
         for change in ("dims", "raw_data", "data_type"):
             other = onnx.ModelProto()

@@ -1,0 +1,84 @@
+"""A model with its solutions in it: what the target writes, what was said of it, and where it comes from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
+
+from comq_onnx.evaluate.report import layer_lines, skipped_line, with_activations
+from comq_onnx.graph.edit import add_block_bias
+from comq_onnx.graph.half import to_half
+from comq_onnx.graph.io import load, to_proto
+from comq_onnx.graph.locate import names_in
+from comq_onnx.graph.share import share_equal_weights
+from comq_onnx.layerwise import Solved
+from comq_onnx.planning import Opened, choose_grids
+from comq_onnx.recipe import Recipe
+from comq_onnx.records import LayerReport, Solution, TwinGrid, ValueGrid
+from comq_onnx.run.data import Calibration
+from comq_onnx.stats.extremes import extremes
+from comq_onnx.targets import TARGETS
+from comq_onnx.targets.placement import Stored
+from comq_onnx.twins import twin_notes
+from comq_onnx.version import __version__
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A quantized model in memory, the solutions it holds, and a line for each of its weights."""
+
+    model: onnx.ModelProto
+    solutions: Mapping[str, Solution]
+    lines: tuple[LayerReport, ...]
+    notes: tuple[str, ...] = ()
+    """What the user must hear of the graph around the weights"""
+    grids: Mapping[str, ValueGrid] = field(default_factory=dict)
+    """Of activations stored in 8 bits, by tensor"""
+
+
+def write(
+    opened: Opened,
+    solved: Solved,
+    recipe: Recipe,
+    grids: Mapping[str, ValueGrid] | None = None,
+    twins: Mapping[str, TwinGrid] | None = None,
+) -> Outcome:
+    """Put the solutions into a copy of the prepared graph; the codes are not rounded again.
+
+    `grids` are those of activations stored in 8 bits, by tensor; `twins` those that take their place.
+    """
+    plan_ = opened.plan
+    model = load(plan_.prepared)
+    _, notes = choose_grids(plan_.layers, recipe, plan_.placement)
+    target = TARGETS[recipe.target]
+    stored = Stored(plan_.placement, grids or {}, twins or {})
+    written = target.rewrite(model, plan_.layers, solved.solutions, recipe, stored)
+    solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
+    share_equal_weights(model)
+    taken = names_in(model) if solved.blocks else set()
+    for block in solved.blocks:
+        add_block_bias(model, block, taken)
+    lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
+    lines = with_activations(lines, plan_.placement)
+    lines += tuple(skipped_line(s) for s in plan_.skipped)
+    proto, said = to_proto(model), twin_notes(opened, recipe, twins or {})
+    if target.half(recipe):
+        halved = to_half(proto, extremes(proto, opened.calibration.batches(), recipe.run_device))
+        proto, said = halved.proto, (*said, *halved.notes())
+    return Outcome(stamp(proto, opened.calibration, recipe), solutions, lines, said, grids or {})
+
+
+def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:
+    """Write how the model was made into its metadata. No paths: files travel."""
+    kind = "synthetic" if calibration.synthetic else "given"
+    entries = {
+        "comq.version": __version__,
+        "comq.recipe": recipe.as_json(),
+        "comq.calibration": f"{kind}, {calibration.samples} samples",
+    }
+    kept = [p for p in model.metadata_props if p.key not in entries]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    for key, value in entries.items():
+        model.metadata_props.add(key=key, value=value)
+    return model
