@@ -24,6 +24,9 @@ from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import NOWHERE, ActivationRules, Placement, place
 
 
+OTHER_TARGETS = "use --target ort, openvino or tensorrt, which have files of their own, or --activations none"
+
+
 class Progress(Protocol):
     """Told of each step: `stage` is a verb, `done` of `total` units of it are finished."""
 
@@ -97,7 +100,9 @@ def check_placement(
         "activations of too few layers can be stored in 8 bits: "
         + "; ".join(f"{count} layers: {why}" for why, count in reasons.most_common()),
         where=f"--activations {recipe.activations} --target {recipe.target}",
-        fix="use --target ort, openvino or tensorrt, which have files of their own, or --activations none",
+        fix=OTHER_TARGETS
+        if rules.mostly
+        else "use --activations none, or --size-first to store them all the same",
     )
 
 

@@ -122,9 +122,13 @@ def elsewhere(
             continue
         target = TARGETS[runtime]
         recipe = replace(files.recipe, target=target)
-        opened = open_run(args.path, task.calibration, recipe)
+        try:
+            opened = open_run(args.path, task.calibration, recipe)
+        except ComqError as error:
+            found[runtime] = {"skipped": str(error)}
+            continue
         path = folder / f"{target}.onnx"
-        chosen = grids if target != "web" else choose_values(opened, files.solved, recipe)
+        chosen = grids if target == "ort" else choose_values(opened, files.solved, recipe)
         save(pipeline.write(opened, files.solved, recipe, chosen).model, path)
         plain = outputs_of(path, feeds, optimize=False)
         if runtime == "openvino":
