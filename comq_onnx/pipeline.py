@@ -68,10 +68,9 @@ def quantize(
     """
     recipe, started = recipe or Recipe(), time.monotonic()
     path = check_output(model, Path(output))
-    folder = None if resume is None else _journal_folder(Path(resume), recipe)
+    folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)
-    journal = None if folder is None else open_journal(folder, opened, recipe)
-    solved = solve_model(opened, recipe, progress, journal)
+    solved = solve_model(opened, recipe, progress, folder and open_journal(folder, opened, recipe))
     grids = choose_values(opened, solved, recipe, progress)
     twins = choose_twins(opened, solved, recipe, grids, progress)
     outcome = write(opened, solved, recipe, grids, twins)
@@ -79,14 +78,16 @@ def quantize(
     return make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
 
 
-def _journal_folder(folder: Path, recipe: Recipe) -> Path:
+def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:
+    if resume is None:
+        return None
     if recipe.mrecg:
         raise ComqError(
             "a pair of layers that is broken off between the two cannot be gone on with",
             where="--resume with --mrecg",
             fix="leave one of them out",
         )
-    return check_folder(folder)
+    return check_folder(Path(resume))
 
 
 def solve_model(

@@ -23,7 +23,6 @@ from comq_onnx.run.specs import input_specs
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import NOWHERE, ActivationRules, Placement, place
 
-
 OTHER_TARGETS = "use --target ort, openvino or tensorrt, which have files of their own, or --activations none"
 
 

@@ -1,7 +1,6 @@
 """Check a quantized model as it lies on the disk: nothing the writer remembers is believed."""
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,9 +19,11 @@ from comq_onnx.evaluate.agreement import (
     Outputs,
     check_agreement,
     deviation,
+    lies_apart,
 )
-from comq_onnx.evaluate.parity import RUNTIMES, Limits, not_looked_at, parity
+from comq_onnx.evaluate.parity import ROUNDED_LIMIT, RUNTIMES, Limits, not_looked_at, parity
 from comq_onnx.evaluate.readback import WrittenFile
+from comq_onnx.evaluate.runs import ONE_MESSAGE, Ran, bytes_at, run
 from comq_onnx.graph.half import holds_half
 from comq_onnx.graph.layout import from_rows
 from comq_onnx.graph.scopes import scopes
@@ -37,13 +38,8 @@ from comq_onnx.targets import TARGETS, Target
 from comq_onnx.targets.blocks import is_right_side
 
 BATCHES = 4
-WRONG = 4.0
-"""Of the limit, beyond which a file that rounds activations must not be used"""
 SMALL_WEIGHT = 2048
 """Bytes of codes below which an unfused DequantizeLinear costs nothing worth telling."""
-ONE_MESSAGE = 1_900_000_000
-"""Bytes above which onnxruntime cannot write its optimised graph as one message."""
-
 FLOAT_RUNS = "the float model runs"
 """Name of the check that fails where the samples, not the file, are to blame."""
 
@@ -69,20 +65,6 @@ class Verification:
     @property
     def ok(self) -> bool:
         return all(check.ok for check in self.checks)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What onnxruntime made of a file."""
-
-    plain: Outputs
-    """Of the graph as it is written"""
-    exact: Outputs
-    """Optimised, with exact settings"""
-    deployed: Outputs
-    """With the settings that onnxruntime has by default"""
-    optimized: onnx.ModelProto | None
-    """The graph that was deployed; None where it is too large to be told"""
 
 
 def verify(
@@ -114,7 +96,7 @@ def verify(
     except ComqError as error:
         return Verification((*checks, Check(FLOAT_RUNS, False, str(error), fatal=True)))
     try:
-        ran = run(widen(proto) if wide else path, path, batches)
+        ran = run(widen(proto) if wide else path, path, batches, not target.for_onnxruntime)
     except ComqError as error:
         return Verification((*checks, Check("runs in onnxruntime", False, str(error), fatal=True)))
     checks.append(_runs(wide))
@@ -122,31 +104,23 @@ def verify(
         checks.append(check_fused(ran.optimized, WrittenFile(proto), layers))
     limits = Limits(HALF_LIMIT if holds_half(proto) else EXACT_LIMIT, deployed_limit(layers))
     limits = limits.for_file(proto, distance(truth, ran.plain))
-    checks += check_optimized(ran, limits)
+    checks += check_optimized(truth, ran, limits)
     checks += check_elsewhere(path, batches, target, limits, None if wide else ran.plain)
     return Verification(tuple(checks), fidelity(truth, ran.exact))
 
 
-def run(source: onnx.ModelProto | Path, path: Path, batches: Sequence[Mapping[str, np.ndarray]]) -> Ran:
-    """Run `source`, a form of the file at `path`, at each setting. ComqError where it does not run."""
-    with tempfile.TemporaryDirectory(prefix="comq-") as folder:
-        into = Path(folder) / "optimized.onnx" if bytes_at(path) < ONE_MESSAGE else None
-        session = open_session(source, SessionOptions(exact=False, optimized_path=into))
-        deployed, optimized = outputs_on(session, batches), onnx.load(into) if into else None
-    plain = outputs_on(open_session(source, SessionOptions(optimize=False)), batches)
-    exact = outputs_on(open_session(source, SessionOptions()), batches)
-    return Ran(plain, exact, deployed, optimized)
+def check_optimized(truth: Outputs, ran: Ran, limits: Limits) -> tuple[Check, ...]:
+    """What onnxruntime makes of the graph computes what the graph says.
 
-
-def check_optimized(ran: Ran, limits: Limits) -> tuple[Check, ...]:
-    """What onnxruntime makes of the graph computes what the graph says."""
+    A file must not be used that fails this at exact settings; but where it rounds activations, only if it
+    fails by more than its own distance from the float model's outputs, `truth`, can explain.
+    """
     exact = check_agreement("optimised = unoptimised, exact", ran.plain, ran.exact, limits.exact)
     deployed = check_agreement(
         "optimised = unoptimised, as deployed", ran.plain, ran.deployed, limits.deployed
     )
-    # A file that rounds activations is not wrong for being rounded otherwise here and there.
-    wrong = check_agreement(exact.name, ran.plain, ran.exact, WRONG * limits.exact)
-    return replace(exact, fatal=limits.exact <= HALF_LIMIT or not wrong.ok), deployed
+    usable = limits.exact >= ROUNDED_LIMIT and not lies_apart(truth, ran.plain, ran.exact)
+    return replace(exact, fatal=exact.ok or not usable), deployed
 
 
 def distance(truth: Outputs, found: Outputs) -> float:
@@ -174,11 +148,6 @@ def deployed_limit(layers: Sequence[Layer]) -> float:
     """What int8 activations in the fused kernels may add up to, as independent noise of each product."""
     fused = sum(is_right_side(layer.layout) for layer in layers)
     return max(DEPLOYED_LIMIT, PRODUCT_NOISE * math.sqrt(fused))
-
-
-def bytes_at(path: Path) -> int:
-    """Bytes of a model and its external data beside it."""
-    return sum(f.stat().st_size for f in (path, path.with_name(f"{path.name}.data")) if f.exists())
 
 
 def check_format(path: Path) -> Check:

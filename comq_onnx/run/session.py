@@ -42,6 +42,7 @@ IN_MEMORY_LIMIT = 1 << 30
 """Bytes of tensors above which a proto is opened from a temporary file (protobuf stops at 2 GB)."""
 SILENT = 4
 CUDA = "CUDAExecutionProvider"
+BIAS_OPTIMIZER = "WeightBiasQuantization"
 CUDA_OPTIONS = {
     # A product of float32 keeps its 24 bits instead of TF32's 11.
     "use_tf32": "0",
@@ -73,6 +74,8 @@ class SessionOptions:
     """Graph optimisation at its highest level, or none at all."""
     exact: bool = True
     """Fused weight-only kernels compute in float; off, they round activations to int8 as deployments do."""
+    float_bias: bool = False
+    """Float biases beside 8-bit inputs stay float, also where a fused kernel would take integers"""
     fold_dq: bool = False
     """Dequantize constants once, at load."""
     threads: int = 0
@@ -228,7 +231,9 @@ def _load(model: str | bytes, options: SessionOptions, where: str) -> Session:
     missing = _preloaded(options.device) if kind == "cuda" else ""
     providers = _providers(options.device)
     try:
-        session = onnxruntime.InferenceSession(model, _ort_options(options), providers=providers)
+        session = onnxruntime.InferenceSession(
+            model, _ort_options(options), providers=providers, disabled_optimizers=_left_out(options)
+        )
     except RUNTIME_ERRORS as error:
         raise ComqError(f"onnxruntime does not load the model: {reason(error)}", where=where) from error
     if kind == "cuda" and session.get_providers()[0] != CUDA:
@@ -297,6 +302,14 @@ def _ort_options(options: SessionOptions) -> onnxruntime.SessionOptions:
     if options.optimized_path is not None:
         chosen.optimized_model_filepath = str(options.optimized_path)
     return chosen
+
+
+def _left_out(options: SessionOptions) -> list[str]:
+    """Optimisers that are not to run. The one on biases divides by a product of scales in their own type.
+
+    In float16 that product is often too small to be told from 0, and the biases are lost.
+    """
+    return [BIAS_OPTIMIZER] if options.float_bias else []
 
 
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
