@@ -1,6 +1,7 @@
 """The order of things: read `quantize` and you know the program."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,13 @@ def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe
     return checks
 
 
+def machine_notes(model: onnx.ModelProto, recipe: Recipe) -> tuple[str, ...]:
+    """What is so of the file on some machines: a sentence for each of the target's rules that says so."""
+    found = [finding for finding in TARGETS[recipe.target].lint(model) if finding.severity == "note"]
+    counts = Counter((finding.rule, finding.fix) for finding in found)
+    return tuple(f"rule {rule} speaks of {count} layers: {fix}." for (rule, fix), count in counts.items())
+
+
 def fed_shapes(calibration: Calibration) -> dict[str, list[tuple[int, ...]]]:
     """Shapes of each input's batches."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
@@ -223,6 +231,7 @@ def make_report(
             *remarks(outcome.lines, recipe, calibration, checks),
             *solved.notes,
             *outcome.notes,
+            *machine_notes(outcome.model, recipe),
             *TARGETS[recipe.target].advice(str(files[0]), outcome.model, fed_shapes(calibration)),
             *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
         ),
