@@ -1,4 +1,4 @@
-"""Files for TensorRT with int8 activations: stored at inputs and residuals only, around zero; float biases."""
+"""Files for TensorRT with int8 activations: stored at inputs and residuals, around zero; biases in float."""
 
 from pathlib import Path
 
