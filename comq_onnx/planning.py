@@ -112,7 +112,8 @@ def refuse(
     target = TARGETS[recipe.target]
     taken, refused = [], list(skipped)
     for layer in layers:
-        why = "" if layer.name in placement.layers else target.refuses(layer, recipe)
+        held = placement.reasons.get(layer.name, "")
+        why = "" if layer.name in placement.layers else target.refuses(layer, recipe, held)
         if why:
             shape = layer.layout.shape
             size = math.prod(shape) * FLOAT_DTYPES[layer.dtype].itemsize

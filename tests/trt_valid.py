@@ -37,6 +37,9 @@ def in_float32(file: File) -> File:
     return file.but(("float16[", "float["), **arrays)
 
 
+ISLAND = in_float32(CONV).but(
+    ("y = Conv(a, w, b)", "c = Conv(a, w, b) h = Cast<to=10>(c) r = Relu(h) y = Cast<to=1>(r)")
+)
 INT4_TRANSPOSED = INT4_MATMUL.but(
     ("axis=0", "axis=1"),
     ("y = MatMul(x, w)", "t = Transpose(w) y = MatMul(x, t)"),
@@ -117,6 +120,9 @@ NVFP4 = File(
     opset=23,
     ir=11,
 )
+SHARED_RESIDUAL = RESIDUAL.but(
+    ("Add(k, a)", "Add(k, x)"), ("y = Relu(t)", "n = Neg(k) p = Add(t, n) y = Relu(p)")
+)
 TWO_BRANCHES = RESIDUAL.but(
     (
         "t = Add(k, a)",
@@ -167,6 +173,7 @@ FILES: tuple[tuple[str, File, set[str]], ...] = (
     ("int8 Gemm", GEMM8.but(("<transB=1>", ""), ("<axis=0>", "<axis=1>")), set()),
     ("int8 ConvTranspose per tensor", DECONV, set()),
     ("int8 residual", RESIDUAL, set()),
+    ("float residual of a Conv that is read elsewhere too", SHARED_RESIDUAL, set()),
     ("int8 residual of two convolutions", TWO_BRANCHES, set()),
     ("int8 Conv behind MaxPool", POOLED, set()),
     ("int8 Conv behind Concat", CONCAT, set()),
@@ -180,6 +187,7 @@ FILES: tuple[tuple[str, File, set[str]], ...] = (
     ("int8 Conv, scale of shape [1]", CONV.but(s=scales(1), z=np.zeros(1, I8)), set()),
     ("int8 Conv and Relu", CONV.but(("y = Conv(a, w, b)", "h = Conv(a, w, b) y = Relu(h)")), set()),
     ("int8 Conv in float32", in_float32(CONV), {"TRT-W09"}),
+    ("int8 Conv in float32, the rest in float16", ISLAND, set()),
     ("int8 Conv, opset 13", File(in_float32(CONV).text, in_float32(CONV).arrays, 13, 7), {"TRT-W09"}),
     ("int8 Conv, opset 19", File(CONV.text, CONV.arrays, 19, 9), set()),
     ("int8 Conv, opset 25", CONV.but(opset=25, ir=13), {"TRT-W10"}),

@@ -57,7 +57,7 @@ class FakeQuant:
         """None: they stay float."""
         return None
 
-    def refuses(self, layer: Layer, recipe: Recipe) -> str:
+    def refuses(self, layer: Layer, recipe: Recipe, held: str = "") -> str:
         """Empty: any weight can be moved to its grid."""
         return ""
 

@@ -191,10 +191,10 @@ class _Placer:
             self._read.setdefault(id(tensor), []).append(node.name)
 
     def _ask_residuals(self, chosen: Sequence[tuple[Layer, gs.Node]]) -> None:
-        """What the output of a Conv is added to."""
-        for layer, node in chosen:
+        """What the output of a Conv is added to; where that is a Conv's too, of the first one alone."""
+        for layer, node in reversed(chosen):
             add = following_add(node, self._graph) if layer.op in ("Conv", "ConvTranspose") else None
-            if add is None:
+            if add is None or add.name in self._read.get(id(node.outputs[0]), ()):
                 continue
             for tensor in add.inputs:
                 if tensor is not node.outputs[0] and isinstance(tensor, gs.Variable):

@@ -63,8 +63,11 @@ class Target(Protocol):
         """Whether what is not quantized is float16. ComqError where that was asked for and cannot be."""
         ...
 
-    def refuses(self, layer: Layer, recipe: Recipe) -> str:
-        """Why the runtime has no use for `layer` quantized, so that it stays float; empty where it has."""
+    def refuses(self, layer: Layer, recipe: Recipe, held: str = "") -> str:
+        """Why the runtime has no use for `layer` quantized, so that it stays float; empty where it has.
+
+        `layer` does not compute in 8 bits; `held` says why, where layers of this file may.
+        """
         ...
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:

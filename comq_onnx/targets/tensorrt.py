@@ -50,7 +50,8 @@ def refuses_eight_bit(site: Site) -> str:
 
 def refuses_products(site: Site) -> str:
     """All but convolutions."""
-    return refuses_eight_bit(site) if site.layer.op == "Conv" else "its weight alone is int4"
+    products = site.layer.op not in ("Conv", "ConvTranspose")
+    return "its weight alone is int4" if products else refuses_eight_bit(site)
 
 
 LAYERS_RULES = ActivationRules(
@@ -92,13 +93,18 @@ class TensorRT:
             return LAYERS_RULES
         return CONV_RULES if recipe.activations == "auto" and given else None
 
-    def refuses(self, layer: Layer, recipe: Recipe) -> str:
+    def refuses(self, layer: Layer, recipe: Recipe, held: str = "") -> str:
         """Why `layer` is not stored in int4."""
         stays = "stays fp16" if self.half(recipe) else "stays float"
         if layer.op in ("Conv", "ConvTranspose"):
+            if held:
+                return f"{held}, and TensorRT has no int4 {layer.op}: {stays}"
             return f"TensorRT has no int4 {layer.op}; give samples, or --activations int8: {stays}"
         if layer.op == "Gather":
             return f"TensorRT has no quantized embeddings: {stays}"
+        if recipe.bits == 8:
+            why = held or "its activations are float"
+            return f"{why}, and TensorRT has 8-bit weights beside 8-bit activations only: {stays}"
         if not is_right_side(layer.layout):
             return f"TensorRT takes int4 weights as the [K, N] right operand only: {stays}"
         if layer.dtype == "float64":
@@ -115,6 +121,10 @@ class TensorRT:
             wide = "int8: TensorRT has no narrower weights beside 8-bit activations" if bits < 8 else ""
             grid, note = eight_bit_grid(recipe, 8)
             return grid, "; ".join(filter(None, (wide, note)))
+        if bits == 8:  # --first-last int8, of a layer whose activations are float
+            grid, note = self.grid(layer, recipe, recipe.bits)
+            wide = "TensorRT has 8-bit weights beside 8-bit activations only"
+            return grid, "; ".join(filter(None, (f"{wide}: int{recipe.bits}", note)))
         if recipe.block_size in ("channel", "tensor"):
             return Grid(bits, True, recipe.block_size), ""
         auto = recipe.block_size == "auto"

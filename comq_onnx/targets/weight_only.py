@@ -46,7 +46,7 @@ class WeightOnly:
         """Whether what is not quantized is float16: where it is asked for."""
         return recipe.high_precision_dtype == "fp16"
 
-    def refuses(self, layer: Layer, recipe: Recipe) -> str:
+    def refuses(self, layer: Layer, recipe: Recipe, held: str = "") -> str:
         """Empty: every layer has a form."""
         return ""
 

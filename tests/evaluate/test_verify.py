@@ -10,8 +10,11 @@ from graphs import model, weight
 from onnx import numpy_helper
 from targets.layer_cases import CASES, DTYPES, loaded, solve_nearest
 
+from comq_onnx.evaluate.agreement import check_agreement, deviation
+from comq_onnx.evaluate.parity import ROUNDED_LIMIT, Limits
 from comq_onnx.evaluate.readback import WrittenFile
-from comq_onnx.evaluate.verify import check_agreement, deployed_limit, deviation, fidelity, verify
+from comq_onnx.evaluate.runs import Ran
+from comq_onnx.evaluate.verify import check_optimized, deployed_limit, fidelity, verify
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.layout import layout_of
 from comq_onnx.grid import Grid
@@ -283,3 +286,27 @@ def test_samples_that_the_float_model_refuses_are_told_from_a_bad_file(tmp_path)
     short = Calibration("short", 1, False, 1, lambda: iter([{"x": np.zeros((1, 8, 5, 5), np.float32)}]))
     result = check(*written(tmp_path), short)
     assert failed(result) == ["the float model runs"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "apart", "ok", "fatal"),
+    [
+        (True, 0.02, True, True),
+        (True, 0.15, False, False),  # the file itself is 0.1 from the float model
+        (True, 0.25, False, True),
+        (False, 0.02, False, True),
+        (False, 0.0005, True, True),
+    ],
+)
+def test_what_rounding_explains_is_no_reason_not_to_write(rounds, apart, ok, fatal):
+    """Outputs at right angles: [1, 0], 0.1 away from it, and `apart` away from that."""
+
+    def outputs(x, y, z):
+        return [{"y": np.array([x, y, z])}]
+
+    plain = outputs(1.0, 0.1, 0.0)
+    ran = Ran(plain, outputs(1.0, 0.1, apart), plain, None)
+    limits = Limits(ROUNDED_LIMIT, ROUNDED_LIMIT) if rounds else Limits()
+    exact, deployed = check_optimized(outputs(1.0, 0.0, 0.0), ran, limits)
+    assert (exact.ok, exact.fatal) == (ok, fatal)
+    assert (deployed.ok, deployed.fatal) == (True, False)

@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from graphs import model
 from onnx import TensorProto, helper, numpy_helper
 
 from comq_onnx.errors import ComqError
@@ -97,6 +98,24 @@ def test_folding_and_optimising_are_seen_in_the_optimised_graph(tmp_path):
     assert kinds["fused"] == ["MatMulNBits"]
     assert "DequantizeLinear" not in kinds["folded"]
     assert "MatMulNBits" not in kinds["folded"]
+
+
+def test_float_biases_stay_float_on_request():
+    """Scales of 2**-12 multiply to what float16 has no normal number for."""
+    text = """g (float16[1, 2, 4, 4] x) => (float16[1, 2, 4, 4] y) {
+      q = QuantizeLinear(x, s, z) a = DequantizeLinear(q, s, z)
+      w = DequantizeLinear<axis = 0>(c, t)
+      y = Conv(a, w, b)
+    }"""
+    small = np.float16(2.0**-12)
+    values = {"s": np.asarray(small), "z": np.zeros((), np.int8), "t": np.full(2, small)}
+    values |= {"c": np.array([[3, -5], [7, 2]], np.int8).reshape(2, 2, 1, 1), "b": np.ones(2, np.float16)}
+    proto = model(text, 21, 10, **values)
+    fed = {"x": np.full((1, 2, 4, 4), 0.01, np.float32)}
+    found = open_session(proto, SessionOptions(float_bias=True)).run(fed)["y"]
+    code = np.rint(0.01 * 2**12)
+    sums = np.array([-2, 9]) * code * 2.0**-24 + 1
+    np.testing.assert_allclose(found[0, :, 0, 0], sums, rtol=1e-3)
 
 
 def test_the_same_bits_on_every_run():

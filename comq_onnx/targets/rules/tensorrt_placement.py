@@ -9,6 +9,7 @@ from onnx import TensorProto
 from comq_onnx.graph.scopes import Scope
 from comq_onnx.targets.findings import Rule
 from comq_onnx.targets.rules.linears import PRODUCTS, Linear, is_product, linears, type_name, uses
+from comq_onnx.targets.rules.products import sole_reader
 from comq_onnx.targets.rules.tensorrt_scales import FP8, Breaches, numbers, size_of
 from comq_onnx.targets.view import DEFAULT_DOMAINS, MOVING, View, named
 
@@ -104,7 +105,14 @@ def _float_residual(view: View) -> Breaches:
         if any(view.is_constant(name, scope) or is_dequantized(name, scope) for name in node.input):
             continue
         makers = [scope.producer(name) for name in node.input]
-        convolutions = [m for m in makers if m and m.op_type in CONVOLUTIONS and _is_quantized(m, scope)]
+        convolutions = [
+            m
+            for m in makers  # one that has other readers too is not fused with the Add
+            if m
+            and m.op_type in CONVOLUTIONS
+            and _is_quantized(m, scope)
+            and sole_reader(m.output[0], scope) is node
+        ]
         if convolutions:
             yield named(node), f"it adds {named(convolutions[0])} to an input that is not quantized"
 
@@ -171,7 +179,7 @@ RULES = (
     Rule(
         "TRT-W07",
         "warning",
-        "The other input of an Add behind a quantized convolution is quantized too.",
+        "The other input of an Add that alone reads a quantized convolution is quantized too.",
         "put QuantizeLinear and DequantizeLinear on it",
         _float_residual,
     ),
