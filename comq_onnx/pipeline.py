@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx
 
-from comq_onnx.activations import choose_values
 from comq_onnx.backends.engine import compiled
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.remarks import remarks
@@ -24,6 +23,7 @@ from comq_onnx.planning import Opened, Progress, describe, open_run, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
+from comq_onnx.sensitivity import settle
 from comq_onnx.sequential import march
 from comq_onnx.targets import TARGETS
 from comq_onnx.twins import choose_twins
@@ -72,7 +72,7 @@ def quantize(
     folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)
     solved = solve_model(opened, recipe, progress, folder and open_journal(folder, opened, recipe))
-    grids = choose_values(opened, solved, recipe, progress)
+    opened, grids = settle(opened, solved, recipe, progress)
     twins = choose_twins(opened, solved, recipe, grids, progress)
     outcome = write(opened, solved, recipe, grids, twins)
     files, checks = put_in_place(path, opened, outcome, recipe, progress)

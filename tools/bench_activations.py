@@ -26,7 +26,6 @@ from zoo.model import Places, RealModel, Task, UnavailableError
 from zoo.runner import run_all
 
 from comq_onnx import pipeline
-from comq_onnx.activations import choose_values
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.agreement import deviation
 from comq_onnx.graph.io import save
@@ -35,6 +34,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.resume import check_folder, open_journal
 from comq_onnx.run.node import NODE, WEB, node_missing, outputs_in_node
 from comq_onnx.run.openvino_ import openvino_missing, outputs_in_openvino
+from comq_onnx.sensitivity import settle
 from comq_onnx.targets.placement import NOWHERE
 
 TARGETS = {"openvino": "openvino", NODE: "ort", WEB: "web"}
@@ -128,7 +128,11 @@ def elsewhere(
             found[runtime] = {"skipped": str(error)}
             continue
         path = folder / f"{target}.onnx"
-        chosen = grids if target == "ort" else choose_values(opened, files.solved, recipe)
+        chosen = grids
+        if target == "ort":
+            opened = files.opened
+        else:
+            opened, chosen = settle(opened, files.solved, recipe)
         save(pipeline.write(opened, files.solved, recipe, chosen).model, path)
         plain = outputs_of(path, feeds, optimize=False)
         if runtime == "openvino":
@@ -160,7 +164,8 @@ def bench_model(model: RealModel, places: Places, args: argparse.Namespace, reco
     say(f"{model.name}: float {brief(record['float'])}")
     for width in args.widths:
         files = solve(path, task, width, args)
-        grids = choose_values(files.opened, files.solved, files.recipe)
+        opened, grids = settle(files.opened, files.solved, files.recipe)
+        files = replace(files, opened=opened)
         row: dict[str, Any] = {"layers": len(files.opened.plan.layers)}
         row["eight_bit"] = len(files.opened.plan.placement.layers)
         with tempfile.TemporaryDirectory() as name:

@@ -52,6 +52,8 @@ class ActivationRules:
     """Whether they are where --twin-ranges is asked for"""
     mostly: bool = False
     """Whether the target has such files only for models most of whose layers compute in 8 bits"""
+    spares: bool = True
+    """Whether a layer may have float activations though its weight is solved for 8-bit ones"""
     stored: bool = True
     """Whether activations are stored by grids chosen beforehand; they are rounded on the fly otherwise"""
 
@@ -121,12 +123,25 @@ def place(model: Model, layers: Sequence[Layer], rules: ActivationRules, size_fi
     return _Placer(model, layers, rules).run(size_first)
 
 
+def layers_at(
+    model: Model, layers: Sequence[Layer], rules: ActivationRules, placement: Placement
+) -> dict[str, list[str]]:
+    """The layers for whose sake tensors are stored: those that read them, or need their outputs so."""
+    placer, found = _Placer(model, layers, rules), dict[str, list[str]]()
+    for layer, node in placer.sites:
+        if layer.name in placement.layers:
+            found.setdefault(node.inputs[0].name, []).append(layer.name)
+            if layer.op in rules.outputs:
+                found.setdefault(placer.unit_output(node).name, []).append(layer.name)
+    return found
+
+
 class _Placer:
     """What is known of the graph, and what has been decided so far."""
 
     def __init__(self, model: Model, layers: Sequence[Layer], rules: ActivationRules) -> None:
         self._graph, self._rules = model.graph, rules
-        self._sites = [(layer, node_of(model, layer)[0]) for layer in layers if not layer.in_subgraph]
+        self.sites = [(layer, node_of(model, layer)[0]) for layer in layers if not layer.in_subgraph]
         self._nested = [layer for layer in layers if layer.in_subgraph]
         self._outputs = {id(tensor) for tensor in model.graph.outputs}
         self._inside = {id(node) for node in model.graph.nodes}
@@ -138,10 +153,10 @@ class _Placer:
         self._group: dict[int, int] = {}
 
     def run(self, size_first: bool) -> Placement:
-        depthwise = any(is_depthwise(layer) for layer, _ in self._sites)
+        depthwise = any(is_depthwise(layer) for layer, _ in self.sites)
         reasons = {layer.name: "inside a subgraph" for layer in self._nested}
         chosen: list[tuple[Layer, gs.Node]] = []
-        for layer, node in self._sites:
+        for layer, node in self.sites:
             site = Site(layer, node, depthwise, _is_pooled(node), size_first)
             if why := _cannot(layer) or self._rules.refuses(site):
                 reasons[layer.name] = why

@@ -63,6 +63,7 @@ LAYERS_RULES = ActivationRules(
     residuals=True,
     products=True,
     refuses=refuses_eight_bit,
+    spares=False,
 )
 CONV_RULES = replace(LAYERS_RULES, products=False, refuses=refuses_products)
 
