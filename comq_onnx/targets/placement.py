@@ -26,7 +26,11 @@ MOVERS = frozenset(
 """Operators whose outputs hold values of their first input (Concat: of all), so that one grid serves both."""
 COMPUTERS = frozenset(("Add", "AveragePool", "GlobalAveragePool"))
 """Operators that runtimes compute in 8 bits, with a grid of its own for each tensor."""
+OF_ONE_POSITION = ("Conv", "Relu", "Clip", "HardSwish", "PRelu", "Sigmoid", "HardSigmoid")
+"""Operators between the convolutions of a squeeze-and-excite branch."""
 MAX_CLIP_INPUTS = 3
+MOST_DEPTHWISE = 3
+"""Channels that a group of a depthwise convolution makes, at most."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +137,17 @@ class _Placer:
 
     def run(self, size_first: bool) -> Placement:
         depthwise = any(is_depthwise(layer) for layer, _ in self._sites)
+        positions = _positions(self._graph)
         reasons = {layer.name: "inside a subgraph" for layer in self._nested}
         chosen: list[tuple[Layer, gs.Node]] = []
         for layer, node in self._sites:
-            site = Site(layer, node, depthwise, _is_pooled(node), size_first)
+            pooled = node.op == "Conv" and id(node.inputs[0]) in positions
+            site = Site(layer, node, depthwise, pooled, size_first)
             if why := _cannot(layer) or self._rules.refuses(site):
                 reasons[layer.name] = why
             else:
                 chosen.append((layer, node))
-        products = [n for n in self._graph.nodes if self._rules.products and _is_product(n)]
+        products = self._products(chosen)
         self._start(chosen, products)
         self._carry()
         for _, node in chosen:
@@ -153,6 +159,13 @@ class _Placer:
             self._ask_residuals(chosen)
         values = tuple(self._placed()) if self._rules.stored else ()
         return Placement(values, frozenset(la.name for la, _ in chosen), reasons)
+
+    def _products(self, chosen: Sequence[tuple[Layer, gs.Node]]) -> list[gs.Node]:
+        """Products of two activations, where all that is multiplied is of a type that layers are stored from."""
+        types = {layer.dtype for layer, _ in self._sites}
+        if not self._rules.products or not chosen or len(types) > 1:
+            return []
+        return [node for node in self._graph.nodes if _is_product(node)]
 
     def _start(self, chosen: Sequence[tuple[Layer, gs.Node]], products: Sequence[gs.Node]) -> None:
         """Outputs that must be stored, and inputs that somebody wants stored."""
@@ -234,7 +247,7 @@ class _Placer:
 
 def is_depthwise(layer: Layer) -> bool:
     """Whether a Conv has groups of so few channels that its products are as small as its sums."""
-    return layer.layout.kind == "conv" and layer.layout.groups > 1 and layer.layout.cols <= MAX_CLIP_INPUTS
+    return layer.layout.kind == "conv" and layer.layout.groups > 1 and layer.layout.cols <= MOST_DEPTHWISE
 
 
 def limits_of(tensor: gs.Tensor) -> tuple[float, float]:
@@ -245,7 +258,7 @@ def limits_of(tensor: gs.Tensor) -> tuple[float, float]:
             return limits
         if is_standard(node, "Softmax", "Sigmoid", "HardSigmoid"):
             return 0.0, 1.0
-        if node.domain or node.op not in MOVERS or node.op in ("Concat", "Pad"):
+        if node.domain or node.op not in MOVERS or node.op == "Concat" or not _moves_plainly(node):
             break
         tensor = node.inputs[0]
     return float("-inf"), float("inf")
@@ -275,6 +288,8 @@ def _cannot(layer: Layer) -> str:
         return "the weight is the left operand"
     if layer.layout.kind == "matmul" and len(layer.layout.shape) != 2:
         return "the weight has a batch axis"
+    if layer.layout.kind == "conv_transpose" and layer.layout.groups > 1:
+        return "no axis of the weight holds one channel for each scale"
     return f"{layer.dtype} activations" if layer.dtype in ("float64", "bfloat16") else ""
 
 
@@ -283,19 +298,21 @@ def _is_product(node: gs.Node) -> bool:
     return is_standard(node, "MatMul") and all(isinstance(t, gs.Variable) for t in node.inputs)
 
 
-def _is_pooled(node: gs.Node) -> bool:
-    """Whether the input of a Conv is one position: it comes from a global pool, through Convs of one."""
-    tensor = node.inputs[0]
-    while node.op == "Conv" and tensor.inputs:
-        maker = tensor.inputs[0]
-        if is_standard(maker, "GlobalAveragePool", "GlobalMaxPool"):
-            return True
-        if is_standard(maker, "ReduceMean") and _over_image(maker):
-            return True
-        if not is_standard(maker, "Conv", "Relu", "Clip", "HardSwish", "PRelu"):
-            return False
-        tensor = maker.inputs[0]
-    return False
+def _positions(graph: gs.Graph) -> set[int]:
+    """Ids of tensors that hold one position of an image: global pools, and what is computed of them alone."""
+    found: set[int] = set()
+    for node in graph.nodes:
+        if is_standard(node, "GlobalAveragePool", "GlobalMaxPool"):
+            held = True
+        elif is_standard(node, "ReduceMean"):
+            held = _over_image(node)
+        elif is_standard(node, "Mul"):  # a SiLU; what scales an image has one position on one side alone
+            held = all(id(read) in found for read in node.inputs)
+        else:
+            held = is_standard(node, *OF_ONE_POSITION) and id(node.inputs[0]) in found
+        if held:
+            found.add(id(node.outputs[0]))
+    return found
 
 
 def _over_image(mean: gs.Node) -> bool:
