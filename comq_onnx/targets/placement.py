@@ -161,7 +161,7 @@ class _Placer:
         return Placement(values, frozenset(la.name for la, _ in chosen), reasons)
 
     def _products(self, chosen: Sequence[tuple[Layer, gs.Node]]) -> list[gs.Node]:
-        """Products of two activations, where all that is multiplied is of a type that layers are stored from."""
+        """Products of two activations, where all weights are of the type that layers are stored from."""
         types = {layer.dtype for layer, _ in self._sites}
         if not self._rules.products or not chosen or len(types) > 1:
             return []

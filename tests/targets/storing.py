@@ -1,4 +1,4 @@
-"""Plan a small model, solve it by rounding, store its activations by hand-made grids, and compute it literally."""
+"""Small models solved by rounding, their activations stored by hand-made grids, and computed literally."""
 
 from dataclasses import dataclass, replace
 
@@ -47,7 +47,7 @@ class Bed:
 
 
 def placed(proto: onnx.ModelProto, target: str, products: bool = False, **how) -> tuple[Model, Placement]:
-    """The prepared model and what of it is stored; with `products`, inputs of products of two activations too."""
+    """The prepared model and what of it is stored; with `products`, for products of two activations too."""
     recipe = Recipe(**({"target": target, "weights": "int8", "activations": "int8"} | how))
     rules = TARGETS[target].activations(recipe, True)
     ready = prepare(load(proto), 13, absorb=True)
@@ -112,7 +112,7 @@ def all_values(proto: onnx.ModelProto, feeds: Arrays) -> Arrays:
 
 
 def literal(bed: Bed, feeds: Arrays) -> list[np.ndarray]:
-    """The outputs of the planned model by definition: weights as solved, stored tensors as their codes say."""
+    """The outputs of the planned model by definition: weights as solved, stored tensors as codes say."""
     proto = onnx.ModelProto()
     proto.CopyFrom(bed.plan.prepared)
     by_weight = {layer.weight: layer for layer in bed.plan.layers}
@@ -176,7 +176,7 @@ def deviation(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def check_runs(bed: Bed, feeds: Arrays, folder, limit: float = 2e-3) -> list[str]:
-    """Both ways onnxruntime runs the file give what the definition does; the operators of its optimised graph."""
+    """Both ways onnxruntime runs the file give what the definition does; operators of its optimised graph."""
     expected = literal(bed, feeds)
     path = folder / "optimized.onnx"
     plain, fused = outputs(bed.proto, feeds), outputs(bed.proto, feeds, True, path)
