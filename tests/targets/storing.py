@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 import onnxruntime
+from graphs import weight
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from targets.layer_cases import dequantized, solve_nearest
+from targets.layer_cases import dequantized, shaped_model, solve_nearest
 
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import Model, load, to_proto
@@ -20,6 +21,10 @@ from comq_onnx.targets.placement import Placement, Stored, place
 from comq_onnx.targets.target import Written
 
 Arrays = dict[str, np.ndarray]
+UINT8, INT8 = ActivationKind(False, False), ActivationKind(True, True)
+CONV = "Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
+SQUARE = {f"W{i}": weight(8, 8, 3, 3, seed=i) for i in (1, 2, 3)}
+BIASES = {f"b{i}": weight(8, seed=i) for i in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,12 @@ class Bed:
     def forms(self) -> list[str]:
         return [said.form for said in self.written]
 
+    def constants(self) -> dict[str, onnx.TensorProto]:
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
+
+    def maker(self, tensor: str) -> onnx.NodeProto:
+        return next(node for node in self.proto.graph.node if tensor in node.output)
+
 
 def placed(proto: onnx.ModelProto, target: str, products: bool = False, **how) -> tuple[Model, Placement]:
     """The prepared model and what of it is stored; with `products`, for products of two activations too."""
@@ -55,13 +66,18 @@ def placed(proto: onnx.ModelProto, target: str, products: bool = False, **how) -
     return ready, place(ready, layers, replace(rules, products=products), recipe.size_first)
 
 
-def store(proto: onnx.ModelProto, feeds: Arrays, target: str, bias: float = 0.0, **how) -> Bed:
+def store(
+    proto: onnx.ModelProto, feeds: Arrays, target: str, bias: float = 0.0, products: bool = False, **how
+) -> Bed:
     """Write `proto` for `target`, with int8 weights and activations unless `how` says otherwise.
 
     `bias` is what every layer's compensating bias is filled with.
     """
     recipe = Recipe(**({"target": target, "weights": "int8", "activations": "int8"} | how))
     made = plan(proto, recipe, given=True)
+    if products:
+        rules = replace(TARGETS[target].activations(recipe, True), products=True)
+        made = replace(made, placement=place(load(made.prepared), made.layers, rules, recipe.size_first))
     model = load(made.prepared)
     weights = weights_of(made.prepared)
     solutions = {}
@@ -188,3 +204,28 @@ def check_runs(bed: Bed, feeds: Arrays, folder, limit: float = 2e-3) -> list[str
 
 def images(*shape: int, seed: int = 1) -> Arrays:
     return {"x": np.random.default_rng(seed).standard_normal(shape, np.float32)}
+
+
+def net(body, head="float[B, 8, 10, 10] x", opset=17, **weights):
+    return shaped_model(f"g ({head}) => (float[] y) {{ {body} }}", opset, **weights)
+
+
+def rows(*shape, seed=1):
+    return {"x": np.random.default_rng(seed).standard_normal(shape, np.float32)}
+
+
+def one_layer(op, target="ort", how=None, **weights):
+    body = {
+        "MatMul": "y = MatMul(x, W)",
+        "Gemm": "y = Gemm(x, W, b)",
+        "Add": "h = MatMul(x, W) y = Add(h, b)",
+    }[op]
+    values = {"W": weight(16, 8, seed=2), "b": weight(8, seed=3)} | weights
+    if op == "MatMul":
+        del values["b"]
+    feeds = rows(5, 16)
+    return store(net(body, "float[B, 16] x", **values), feeds, target, **(how or {})), feeds, values
+
+
+def int8_recipe():
+    return Recipe(target="ort", weights="int8", activations="int8")
