@@ -31,7 +31,7 @@ def nbits_weight(node: onnx.NodeProto, parts: dict[int, np.ndarray]) -> tuple[np
     if ZEROS in parts:
         zeros = lowest_first(parts[ZEROS].reshape(cols, -1), bits)[:, :blocks]
     values = (codes - zeros[..., None]) * parts[SCALES].astype(np.float64).reshape(cols, blocks, 1)
-    return tuple(array.reshape(cols, -1)[:, :rows].T for array in (codes, values))
+    return codes.reshape(cols, -1)[:, :rows].T, values.reshape(cols, -1)[:, :rows].T
 
 
 def lowest_first(packed: np.ndarray, bits: int) -> np.ndarray:
