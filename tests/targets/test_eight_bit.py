@@ -20,6 +20,7 @@ from targets.storing import (
     net,
     one_layer,
     outputs,
+    rows,
     store,
     through,
 )
@@ -237,11 +238,50 @@ def test_8_bit_kernels_take_one_scale_per_channel_and_no_zero_point(grid):
         eight_bit_weight(Piece(layer, set()), solve_nearest(values, layer, grid), 8)
 
 
-@pytest.mark.parametrize("op", ["ConvTranspose", "Conv"])
-def test_other_convolutions_compute_what_they_should(op, tmp_path):
-    shape, group = ((8, 4, 2, 2), 1) if op == "ConvTranspose" else ((6, 4, 2, 2), 2)
-    body = f"y = {op}<kernel_shape = [2, 2], group = {group}>(x, W, b)"
-    proto = net(body, W=weight(*shape), b=weight(4 if op == "ConvTranspose" else 6))
-    bed = store(proto, images(2, 8, 10, 10), "ort", size_first=True)
+@pytest.mark.parametrize(
+    ("op", "shape", "group", "head"),
+    [
+        ("ConvTranspose", (8, 4, 2, 2), 1, "float[B, 8, 10, 10] x"),
+        ("Conv", (6, 4, 2, 2), 2, "float[B, 8, 10, 10] x"),
+        ("Conv", (6, 8, 3), 1, "float[B, 8, 12] x"),
+        ("Conv", (4, 8, 2, 2, 2), 1, "float[B, 8, 5, 5, 5] x"),
+    ],
+)
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_other_convolutions_compute_what_they_should(op, shape, group, head, weights, tmp_path):
+    channels = shape[1] if op == "ConvTranspose" else shape[0]
+    body = f"y = {op}<kernel_shape = {list(shape[2:])}, group = {group}>(x, W, b)"
+    feeds = images(2, *(int(size) for size in head.strip("float[] x").split(", ")[1:]))
+    bed = store(
+        net(body, head, W=weight(*shape), b=weight(channels)), feeds, "ort", size_first=True, weights=weights
+    )
     assert bed.forms() == ["int8 kernel"]
+    # The bias is rounded to steps of the products, which are coarse with few bits: a few outputs differ by one.
+    ops = check_runs(bed, feeds, tmp_path, limit=5e-3)
+    assert ("QLinearConv" in ops) == (op == "Conv")
+
+
+def test_an_output_that_a_layer_reads_stays_float(tmp_path):
+    text = "g (float[B, 16] x) => (float[] r, float[] y) { r = Relu(x) y = MatMul(r, W) }"
+    bed, feeds = store(shaped_model(text, 17, W=weight(16, 8)), rows(5, 16), "ort"), rows(5, 16)
+    check_runs(bed, feeds, tmp_path)
+    np.testing.assert_array_equal(outputs(bed.proto, feeds)[0], np.maximum(feeds["x"], 0))
+
+
+def test_names_already_taken_are_not_reused(tmp_path):
+    body = (
+        "x_scale = Exp(x) W_quantized = Mul(x_scale, x_zero_point) m = MatMul(x, W) y = Add(m, W_quantized)"
+    )
+    proto = net(body, "float[B, 8] x", W=weight(8, 8), x_zero_point=weight(8))
+    proto.graph.node[0].name = "W_DequantizeLinear"
+    bed = store(proto, rows(5, 8), "ort")
+    check_runs(bed, rows(5, 8), tmp_path)
+    names = [node.name for node in bed.proto.graph.node] + [t.name for t in bed.proto.graph.initializer]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("target", ["ort", "openvino", "web"])
+def test_every_target_computes_by_definition(target, tmp_path):
+    proto = net(RESIDUAL, **SQUARE, **BIASES, G=weight(8, 4), g=weight(4))
+    bed = store(proto, images(2, 8, 10, 10), target, weights="int4")
     check_runs(bed, images(2, 8, 10, 10), tmp_path)
