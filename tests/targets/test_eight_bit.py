@@ -256,7 +256,7 @@ def test_other_convolutions_compute_what_they_should(op, shape, group, head, wei
         net(body, head, W=weight(*shape), b=weight(channels)), feeds, "ort", size_first=True, weights=weights
     )
     assert bed.forms() == ["int8 kernel"]
-    # The bias is rounded to steps of the products, which are coarse with few bits: a few outputs differ by one.
+    # The bias is rounded to steps of the products, coarse with few bits: some outputs differ by one step.
     ops = check_runs(bed, feeds, tmp_path, limit=5e-3)
     assert ("QLinearConv" in ops) == (op == "Conv")
 
