@@ -11,7 +11,8 @@ import onnx
 from onnx import numpy_helper
 
 from comq_onnx.errors import ComqError
-from comq_onnx.graph.scopes import Scope, scopes
+from comq_onnx.evaluate.readback_forms import DOMAIN, WEIGHT_ZERO, nbits_weight, scale_behind
+from comq_onnx.graph.scopes import Scope, integer_attribute, scopes
 from comq_onnx.records import Layer
 
 
@@ -39,6 +40,10 @@ class WrittenFile:
         if layer.name not in self._nodes:
             raise ComqError("the node is not in the written file", where=layer.name)
         node, scope = self._nodes[layer.name]
+        if node.op_type == "MatMulNBits" and node.domain == DOMAIN:
+            return of_nbits(node, scope)
+        if node.op_type == "MatMulInteger":
+            return of_integers(node, scope)
         index = 0 if layer.layout.kind in ("matmul_left", "gather") else 1
         read = trace(node.input[index], scope)
         return follow_lookup(node, read, scope) if layer.op == "Gather" else read
@@ -70,6 +75,27 @@ def trace(name: str, scope: Scope) -> ReadWeight:
         return _each(first, lambda array: array.reshape(shape))
     perm = next(a.ints for a in node.attribute if a.name == "perm")
     return _each(first, lambda array: array.transpose(perm))
+
+
+def of_nbits(node: onnx.NodeProto, scope: Scope) -> ReadWeight:
+    """The weight of a MatMulNBits. Codes without zero points are read as signed, around 0."""
+    names = {place: name for place, name in enumerate(node.input) if 0 < place <= WEIGHT_ZERO and name}
+    parts = {place: trace(name, scope).values for place, name in names.items()}
+    codes, values = nbits_weight(node, parts)
+    if WEIGHT_ZERO not in names:
+        codes = codes - (1 << (integer_attribute(node, "bits", 4) - 1))
+    return ReadWeight(codes.astype(np.int16), values, names[1])
+
+
+def of_integers(node: onnx.NodeProto, scope: Scope) -> ReadWeight:
+    """The weight of a MatMulInteger, scaled by that factor of its sums which is a constant."""
+    read = trace(node.input[1], scope)
+    zero = trace(node.input[WEIGHT_ZERO], scope).values if len(node.input) > WEIGHT_ZERO else 0.0
+    values = read.values - zero
+    for name in scale_behind(node, scope):
+        if scope.tensor(name) is not None:
+            values = values * trace(name, scope).values
+    return replace(read, values=values)
 
 
 def follow_lookup(node: onnx.NodeProto, table: ReadWeight, scope: Scope) -> ReadWeight:

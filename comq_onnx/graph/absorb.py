@@ -19,6 +19,14 @@ PADS_INPUT, VALUE_INPUT, AXES_INPUT = 1, 2, 3
 BIAS_INPUT = 2
 SPATIAL = 2
 """The first axis of an image; batch and channel come before it."""
+RANDOM = (
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+)
 
 
 def drop_identities(model: Model) -> None:
@@ -40,7 +48,7 @@ def fold_addends(model: Model) -> None:
     The sum is taken in float64, then rounded to the element type of the weight.
     """
     graph, taken = model.graph, names_in(model)
-    kept = {id(tensor) for tensor in graph.outputs}
+    kept, inside = {id(tensor) for tensor in graph.outputs}, {id(node) for node in graph.nodes}
     for node in [n for n in graph.nodes if is_standard(n, "Conv", "ConvTranspose")]:
         output, weight = node.outputs[0], node.inputs[1]
         if id(output) in kept or len(output.outputs) != 1 or not isinstance(weight, gs.Constant):
@@ -50,7 +58,11 @@ def fold_addends(model: Model) -> None:
         transposed = node.op == "ConvTranspose"
         channels = shape[1] * attribute(node, "group", 1) if transposed else shape[0]
         addend = _addend(add, output, channels, len(shape))
-        if addend is None or (held is not None and not held.is_empty() and not isinstance(held, gs.Constant)):
+        if (
+            addend is None
+            or id(add) not in inside
+            or (held is not None and not held.is_empty() and not isinstance(held, gs.Constant))
+        ):
             continue
         total = addend + (0 if held is None or held.is_empty() else values_of(held).astype(np.float64))
         bias = float_tensor(free_name(f"{weight.name}_bias", taken), total, str(values_of(weight).dtype))
@@ -138,9 +150,9 @@ def constant_value(tensor: Tensor, opset: int) -> np.ndarray | None:
         wanted = queue.pop()
         if isinstance(wanted, gs.Constant) or wanted.is_empty():
             continue
-        if not wanted.inputs or list(wanted.inputs[0].subgraphs()):
+        maker = wanted.inputs[0] if wanted.inputs else None
+        if maker is None or maker.domain or maker.op in RANDOM or list(maker.subgraphs()):
             return None
-        maker = wanted.inputs[0]
         if not any(node is maker for node in nodes):
             nodes.append(maker)
             queue.extend(maker.inputs)

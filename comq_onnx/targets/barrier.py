@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from comq_onnx.graph.edit import as_vector, following_add, insert_after
+from comq_onnx.graph.edit import BIAS_INPUT, as_vector, following_add, insert_after
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import free_name, node_of
 from comq_onnx.records import Layer
@@ -58,6 +58,28 @@ def part_from_bias(model: Model, layer: Layer, ranks: Mapping[str, int], taken: 
     rank = ranks.get(layer.input, 0)
     if layer.op == "MatMul" and rank >= MATRIX and following_add(node, graph):
         insert_reshape(graph, node, rank, taken)
+
+
+def part_gemm(model: Model, layer: Layer, taken: set[str]) -> None:
+    """Turn a Gemm that adds a bias into a MatMul and an Add, with a Reshape between.
+
+    onnxruntime leaves a Gemm with 8-bit inputs and a float bias in float, unless its output is stored in 8
+    bits too, and dequantizes the weight on every call.
+    """
+    node, graph = node_of(model, layer)
+    bias = node.inputs[BIAS_INPUT] if layer.op == "Gemm" and len(node.inputs) > BIAS_INPUT else None
+    if bias is None or bias.is_empty():
+        return
+    output, operands = node.outputs[0], list(node.inputs[:BIAS_INPUT])
+    bare = gs.Variable(free_name(f"{output.name}_without_bias", taken), output.dtype, output.shape)
+    node.op = "MatMul"
+    node.attrs.clear()
+    node.inputs.clear()
+    node.inputs.extend(operands)
+    node.outputs[0] = bare
+    name = free_name(f"{node.name}_bias", taken)
+    insert_after(graph, node, [gs.Node("Add", name, inputs=[bare, bias], outputs=[output])])
+    insert_reshape(graph, node, MATRIX, taken)
 
 
 def insert_reshape(graph: gs.Graph, node: gs.Node, rank: int, taken: set[str]) -> None:

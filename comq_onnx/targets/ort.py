@@ -6,7 +6,8 @@ ViT are no faster, and further from float.
 """
 
 from comq_onnx.records import ActivationKind
-from comq_onnx.targets.placement import COMPUTERS, MOVERS, ActivationRules, Site
+from comq_onnx.targets.patterns import COMPUTERS, MOVERS
+from comq_onnx.targets.placement import ActivationRules, Site
 from comq_onnx.targets.rules import onnxruntime
 from comq_onnx.targets.weight_only import WeightOnly
 

@@ -9,24 +9,26 @@ read is stored already and somebody behind them wants it stored. All else stays 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
-from comq_onnx.graph.edit import as_vector, following_add
+from comq_onnx.graph.edit import following_add
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import node_of
-from comq_onnx.graph.slots import attribute, is_standard, slots_of
-from comq_onnx.graph.tensors import Tensor, values_of
+from comq_onnx.graph.slots import slots_of
+from comq_onnx.graph.tensors import Tensor
 from comq_onnx.records import ActivationKind, Layer, Placed, TwinGrid, ValueGrid
-
-MOVERS = frozenset(
-    ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Concat", "Resize")
-    + ("Split", "Gather", "Identity", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Pad")
+from comq_onnx.targets.patterns import (
+    MOVERS,
+    cannot,
+    carried_inputs,
+    clip_limits,
+    is_depthwise,
+    is_product,
+    is_row,
+    limits_of,
+    moves_plainly,
+    single_positions,
 )
-"""Operators whose outputs hold values of their first input (Concat: of all), so that one grid serves both."""
-COMPUTERS = frozenset(("Add", "AveragePool", "GlobalAveragePool"))
-"""Operators that runtimes compute in 8 bits, with a grid of its own for each tensor."""
-MAX_CLIP_INPUTS = 3
 
 
 @dataclass(frozen=True)
@@ -154,15 +156,17 @@ class _Placer:
 
     def run(self, size_first: bool) -> Placement:
         depthwise = any(is_depthwise(layer) for layer, _ in self.sites)
+        positions = single_positions(self._graph)
         reasons = {layer.name: "inside a subgraph" for layer in self._nested}
         chosen: list[tuple[Layer, gs.Node]] = []
         for layer, node in self.sites:
-            site = Site(layer, node, depthwise, _is_pooled(node), size_first)
-            if why := _cannot(layer) or self._rules.refuses(site):
+            pooled = node.op == "Conv" and id(node.inputs[0]) in positions
+            site = Site(layer, node, depthwise, pooled, size_first)
+            if why := cannot(layer) or self._rules.refuses(site):
                 reasons[layer.name] = why
             else:
                 chosen.append((layer, node))
-        products = [n for n in self._graph.nodes if self._rules.products and _is_product(n)]
+        products = self._products(chosen)
         self._start(chosen, products)
         self._carry()
         for _, node in chosen:
@@ -174,6 +178,13 @@ class _Placer:
             self._ask_residuals(chosen)
         values = tuple(self._placed()) if self._rules.stored else ()
         return Placement(values, frozenset(la.name for la, _ in chosen), reasons)
+
+    def _products(self, chosen: Sequence[tuple[Layer, gs.Node]]) -> list[gs.Node]:
+        """Products of two activations, where all weights are of the type that layers are stored from."""
+        types = {layer.dtype for layer, _ in self.sites}
+        if not self._rules.products or not chosen or len(types) > 1:
+            return []
+        return [node for node in self._graph.nodes if is_product(node)]
 
     def _start(self, chosen: Sequence[tuple[Layer, gs.Node]], products: Sequence[gs.Node]) -> None:
         """Outputs that must be stored, and inputs that somebody wants stored."""
@@ -190,12 +201,12 @@ class _Placer:
         for node in reversed(carried):
             output = self.unit_output(node)
             if id(output) in self._wanted and id(output) not in self._outputs:
-                self._wanted.update(id(tensor) for tensor in _carried_inputs(node))
+                self._wanted.update(id(tensor) for tensor in carried_inputs(node))
         for node in carried:
-            inputs, output = _carried_inputs(node), self.unit_output(node)
+            inputs, output = carried_inputs(node), self.unit_output(node)
             if not inputs or id(output) not in self._wanted or len(node.outputs) != 1:
                 continue
-            if all(id(tensor) in self._held for tensor in inputs) and _moves_plainly(node):
+            if all(id(tensor) in self._held for tensor in inputs) and moves_plainly(node):
                 self._held.add(id(output))
                 if node.op in MOVERS and output is node.outputs[0]:
                     for tensor in inputs:
@@ -220,9 +231,9 @@ class _Placer:
         output = node.outputs[0]
         if node.op in ("MatMul", "Gemm") and (add := following_add(node, self._graph)):
             others = [t for t in add.inputs if t is not output]
-            if len(others) == 1 and _is_row(others[0]):
+            if len(others) == 1 and is_row(others[0]):
                 output = add.outputs[0]
-        while self._alone(output) and _limits(reader := output.outputs[0]) is not None:
+        while self._alone(output) and clip_limits(reader := output.outputs[0]) is not None:
             output = reader.outputs[0]
         return output
 
@@ -253,94 +264,3 @@ class _Placer:
             readers = None if key in self._held else tuple(dict.fromkeys(self._read[key]))
             low, high = limits_of(tensor)
             yield Placed(tensor.name, readers, names[self._root(key)], low, high)
-
-
-def is_depthwise(layer: Layer) -> bool:
-    """Whether a Conv has groups of so few channels that its products are as small as its sums."""
-    return layer.layout.kind == "conv" and layer.layout.groups > 1 and layer.layout.cols <= MAX_CLIP_INPUTS
-
-
-def limits_of(tensor: Tensor) -> tuple[float, float]:
-    """What a Relu, Clip or Softmax keeps the values of a tensor between, seen through operators that move."""
-    while tensor.inputs:
-        node = tensor.inputs[0]
-        if (limits := _limits(node)) is not None:
-            return limits
-        if is_standard(node, "Softmax", "Sigmoid", "HardSigmoid"):
-            return 0.0, 1.0
-        if node.domain or node.op not in MOVERS or node.op in ("Concat", "Pad"):
-            break
-        tensor = node.inputs[0]
-    return float("-inf"), float("inf")
-
-
-def _limits(node: gs.Node) -> tuple[float, float] | None:
-    """The range of a Relu, or of a Clip at constants; None for any other operator."""
-    if is_standard(node, "Relu"):
-        return 0.0, float("inf")
-    if not is_standard(node, "Clip"):
-        return None
-    ends = [float("-inf"), float("inf")]
-    for place, tensor in enumerate(node.inputs[1:MAX_CLIP_INPUTS]):
-        if tensor.is_empty():
-            continue
-        if not isinstance(tensor, gs.Constant):
-            return None
-        ends[place] = float(values_of(tensor).reshape(()))
-    return ends[0], ends[1]
-
-
-def _cannot(layer: Layer) -> str:
-    """Why no runtime computes a layer in 8 bits, as a clause."""
-    if layer.op == "Gather":
-        return "an embedding multiplies nothing"
-    if layer.layout.kind == "matmul_left":
-        return "the weight is the left operand"
-    if layer.layout.kind == "matmul" and len(layer.layout.shape) != 2:
-        return "the weight has a batch axis"
-    return f"{layer.dtype} activations" if layer.dtype in ("float64", "bfloat16") else ""
-
-
-def _is_product(node: gs.Node) -> bool:
-    """Whether a node multiplies two activations."""
-    return is_standard(node, "MatMul") and all(isinstance(t, gs.Variable) for t in node.inputs)
-
-
-def _is_pooled(node: gs.Node) -> bool:
-    """Whether the input of a Conv is one position: it comes from a global pool, through Convs of one."""
-    tensor = node.inputs[0]
-    while node.op == "Conv" and tensor.inputs:
-        maker = tensor.inputs[0]
-        if is_standard(maker, "GlobalAveragePool", "GlobalMaxPool"):
-            return True
-        if is_standard(maker, "ReduceMean") and _over_image(maker):
-            return True
-        if not is_standard(maker, "Conv", "Relu", "Clip", "HardSwish", "PRelu"):
-            return False
-        tensor = maker.inputs[0]
-    return False
-
-
-def _over_image(mean: gs.Node) -> bool:
-    """Whether a ReduceMean leaves one position of an image, by axes that are written down."""
-    axes = attribute(mean, "axes")
-    if axes is None and len(mean.inputs) > 1 and isinstance(mean.inputs[1], gs.Constant):
-        axes = values_of(mean.inputs[1]).tolist()
-    return bool(axes) and attribute(mean, "keepdims", 1) == 1 and not {0, 1} & set(axes)
-
-
-def _is_row(tensor: Tensor) -> bool:
-    return isinstance(tensor, gs.Constant) and as_vector(tensor, int(np.prod(tensor.shape))) is not None
-
-
-def _carried_inputs(node: gs.Node) -> list[Tensor]:
-    """Activations a carried operator computes with; empty where one of its operands is a constant."""
-    operands = list(node.inputs) if node.op in ("Add", "Concat") else list(node.inputs[:1])
-    return operands if all(isinstance(t, gs.Variable) for t in operands) else []
-
-
-def _moves_plainly(node: gs.Node) -> bool:
-    """Whether the operator leaves values as they are (a Resize that interpolates and a Pad do not)."""
-    if node.op == "Resize":
-        return attribute(node, "mode", "nearest") == "nearest"
-    return node.op != "Pad"

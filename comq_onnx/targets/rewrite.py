@@ -18,7 +18,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import names_in, node_of
 from comq_onnx.recipe import WeightForm
 from comq_onnx.records import Layer, Solution, TwinGrid, ValueGrid
-from comq_onnx.targets.barrier import part_from_bias, raise_barrier
+from comq_onnx.targets.barrier import part_from_bias, part_gemm, raise_barrier
 from comq_onnx.targets.blocks import is_right_side, stored_bits
 from comq_onnx.targets.dynamic import Rounded, dynamic_product
 from comq_onnx.targets.eight_bit import (
@@ -157,6 +157,8 @@ def fit_bias(draft: Draft, layer: Layer, solution: Solution, grid: ValueGrid) ->
     solution = room_for_bias(draft.model, layer, solution, grid)
     if draft.form.float_bias:
         part_from_bias(draft.model, layer, draft.ranks, draft.taken)
+        if draft.form.apart:
+            part_gemm(draft.model, layer, draft.taken)
         return solution, ""
     return solution, integer_bias(draft.model, layer, solution, grid, draft.taken)
 

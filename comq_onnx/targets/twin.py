@@ -18,7 +18,8 @@ from comq_onnx.graph.slots import is_standard, slots_of
 from comq_onnx.graph.tensors import Tensor, float_tensor, quantized_tensor, values_of
 from comq_onnx.records import TwinGrid, ValueGrid
 from comq_onnx.targets.barrier import MATRIX, insert_reshape
-from comq_onnx.targets.placement import MOVERS, Placement, Stored
+from comq_onnx.targets.patterns import MOVERS
+from comq_onnx.targets.placement import Placement, Stored
 
 CLOSE = 1e-3
 """Relative difference of constants that were rounded on their way into a file"""

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from graphs import weight
 from targets.layer_cases import CASES, dequantized, loaded, run, solve_nearest, with_weight
+from targets.storing import BIASES, CONV, SQUARE, deviation, images, literal, net, rows, store
 
 from comq_onnx.graph.io import to_proto
 from comq_onnx.grid import Grid
@@ -30,3 +32,27 @@ def test_same_answer(kind, grid, tmp_path):
     found = compiled(case.feeds())[0]
     expected = run(with_weight(case.proto(), dequantized(solution, layer)), case.feeds())
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def compiled(proto, folder):
+    path = folder / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return openvino.Core().compile_model(path, "CPU", EXACT)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("target", ["openvino", "ort"])
+def test_convolutions_with_8_bit_activations(target, weights, tmp_path):
+    body = f"a = {CONV}(x, W1, b1) r = Relu(a) c = {CONV}(r, W2, b2) s = Add(c, r) y = {CONV}(s, W3)"
+    proto = net(body, **SQUARE, b1=BIASES["b1"], b2=BIASES["b2"])
+    feeds = images(2, 8, 10, 10)
+    bed = store(proto, feeds, target, weights=weights)
+    assert deviation(compiled(bed.proto, tmp_path)(feeds)[0], literal(bed, feeds)[0]) < 1e-2
+
+
+@pytest.mark.parametrize("target", ["openvino", "portable"])
+@pytest.mark.parametrize("op", ["Gemm(x, W, b)", "MatMul(x, W)"])
+def test_products_with_8_bit_activations(op, target, tmp_path):
+    values = {"W": weight(16, 8)} | ({"b": weight(8)} if "Gemm" in op else {})
+    bed = store(net(f"y = {op}", "float[B, 16] x", **values), rows(5, 16), target)
+    assert deviation(compiled(bed.proto, tmp_path)(rows(5, 16))[0], literal(bed, rows(5, 16))[0]) < 1e-2
