@@ -166,7 +166,7 @@ class _Placer:
                 reasons[layer.name] = why
             else:
                 chosen.append((layer, node))
-        products = self._products(chosen)
+        products = self._products()
         self._start(chosen, products)
         self._carry()
         for _, node in chosen:
@@ -179,10 +179,9 @@ class _Placer:
         values = tuple(self._placed()) if self._rules.stored else ()
         return Placement(values, frozenset(la.name for la, _ in chosen), reasons)
 
-    def _products(self, chosen: Sequence[tuple[Layer, gs.Node]]) -> list[gs.Node]:
-        """Products of two activations, where all weights are of the type that layers are stored from."""
-        types = {layer.dtype for layer, _ in self.sites}
-        if not self._rules.products or not chosen or len(types) > 1:
+    def _products(self) -> list[gs.Node]:
+        """Products of two activations; none where weights are of another type than float32."""
+        if not self._rules.products or any(layer.dtype != "float32" for layer, _ in self.sites):
             return []
         return [node for node in self._graph.nodes if is_product(node)]
 
