@@ -39,7 +39,8 @@ def real(model: RealModel, places: Places) -> Subject:
     """One sample at a time; token sequences of one length."""
     path, task = model.file(places), model.task(places)
     fed = {name: one(value) for name, value in task.calibration[0].items()}
-    return Subject(model.name, path, task.calibration[:SAMPLES], {model.name: fed})
+    few = [{name: value[:1] for name, value in feed.items()} for feed in task.calibration[:SAMPLES]]
+    return Subject(model.name, path, few, {model.name: fed})
 
 
 def one(value: np.ndarray) -> np.ndarray:
