@@ -143,7 +143,7 @@ def wrong_pairs(name: str, code: int) -> tuple[list[str], Pairs]:
     )
     (y,) = session.run(None, {"x": np.full(shape, LARGEST, dtype=np.float32)})
     operators = read_profile(session.end_profiling())
-    channels = np.moveaxis(y, 1, 0).reshape(len(PAIRS), -1)
+    channels = np.moveaxis(np.asarray(y), 1, 0).reshape(len(PAIRS), -1)
     exact = 2 * LARGEST * code
     wrong = np.any(np.abs(channels - exact) > 0.02 * abs(exact), axis=1)
     return operators, [pair for pair, bad in zip(PAIRS, wrong, strict=True) if bad]

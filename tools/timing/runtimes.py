@@ -1,7 +1,7 @@
 """Time files in a runtime: all in one process, taking turns, on one thread.
 
-onnxruntime is timed by the CPU time of its thread and OpenVINO by that of its process, which other load does
-not change much; Node by the wall clock, which it does.
+onnxruntime is timed by the CPU time of its thread, OpenVINO and Node by that of their process: other load on
+the machine hardly changes it.
 """
 
 import math
