@@ -42,7 +42,7 @@ class Recipe:
     rounds them on the fly, ``"auto"`` is the target's choice; `calibration_method` is how their ranges are
     chosen. `reduce_range` keeps int8 weights to 7 bits, for x64 CPUs without VNNI. `twin_ranges` gives values
     behind Softmax and Gelu two ranges each, where that halves their error. `matmulnbits` writes onnxruntime's
-    own low-bit operator. `size_first` quantizes even what then runs slower than in float.
+    own low-bit operator. `size_first` quantizes even what then runs slower than in float, in memory too.
     `high_precision_dtype` is the type of what is not quantized.
 
     `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published; ``"channel"`` always

@@ -67,7 +67,7 @@ def time_in_node(
     folder: Path | None = None,
     timeout: float = TIMEOUT,
 ) -> list[list[float]]:
-    """Wall-clock seconds of `repeats` runs of each file, on one thread, after one that is not counted.
+    """Seconds of CPU time of `repeats` runs of each file, on one thread, after one that is not counted.
 
     All files are open in one process and take turns, so that other load falls on all of them.
     """

@@ -36,5 +36,11 @@ EIGHT_BIT = ActivationRules(
     twin_products=True,
 )
 ORT = WeightOnly(
-    name="ort", packed_int2=True, rules=onnxruntime.RULES, eight_bit=EIGHT_BIT, dynamic=True, contrib=True
+    name="ort",
+    packed_int2=True,
+    rules=onnxruntime.RULES,
+    eight_bit=EIGHT_BIT,
+    dynamic=True,
+    contrib=True,
+    fewest_rows=256,
 )

@@ -54,6 +54,8 @@ class Form:
     """Whether each reader of an activation stored in 8 bits has a QuantizeLinear of its own"""
     linear: bool = True
     """Whether the runtime fuses a DequantizeLinear into the product it feeds"""
+    fewest_rows: int = 0
+    """Rows of a product's weight below which the fused product is slower than float"""
     nbits: bool = False
     """Whether products are written as MatMulNBits where it holds them"""
     half: bool = False
@@ -109,7 +111,7 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     bits = stored_bits(layer, solution.grid.bits, draft.form.packed_int2)
     right = is_right_side(layer.layout)
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
-    note = unfused(draft, layer) if right else ""
+    note = (unfused(draft, layer) or too_few(draft, layer)) if right else ""
     wanted = draft.form.weight_form == "dq" or (right and not note and draft.form.linear)
     plan = plan_linear(layer, solution, bits) if wanted else None
     if wanted and not plan:
@@ -206,6 +208,16 @@ def unfused(draft: Draft, layer: Layer) -> str:
     addend = node.inputs[BIAS_INPUT] if len(node.inputs) > BIAS_INPUT else None
     vector = addend is None or addend.is_empty() or as_vector(addend, layer.layout.cols) is not None
     return "" if vector else "onnxruntime does not fuse a Gemm that adds a matrix"
+
+
+def too_few(draft: Draft, layer: Layer) -> str:
+    """Why the fused product is slower than float; empty where it is not.
+
+    Measured in onnxruntime 1.32: below 256 rows it is, at any number of columns, once there are a few rows of
+    activations; rounding these costs more than the product gains.
+    """
+    rows, least = layer.layout.rows, draft.form.fewest_rows
+    return f"a fused product of {rows} rows is slower than float" if rows < least else ""
 
 
 def asks_rank(layer: Layer) -> bool:

@@ -1,0 +1,1 @@
+"""How fast files run: what `bench_latency.py` measures and where."""
