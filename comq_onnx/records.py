@@ -258,3 +258,5 @@ class LayerReport:
     """Of a bias for each position, besides `bytes_after`"""
     activations: str = ""
     """Where 8-bit activations were asked for: ``8-bit``, or why they stay float"""
+    choice: str = ""
+    """Why the form is what it is, where that is no fallback"""

@@ -124,6 +124,7 @@ def layer_lines(
                 seconds=seconds[layer.name],
                 drift=drift.get(layer.name),
                 bias_bytes=form.bias_bytes,
+                choice=form.choice,
             )
         )
     return tuple(lines)

@@ -54,7 +54,7 @@ def cells(line: LayerReport, drifting: bool) -> tuple[str, ...]:
     size = f"{line.bytes_before:,} -> {line.bytes_after:,}"
     if line.bias_bytes:
         size += f" + {line.bias_bytes:,} bias"
-    said = "; ".join(filter(None, (line.activations, line.reason)))
+    said = "; ".join(filter(None, (line.activations, line.choice, line.reason)))
     return line.name, line.op, shape, line.grid, gain, *drift, size, said
 
 

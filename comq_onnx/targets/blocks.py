@@ -9,6 +9,8 @@ from comq_onnx.records import Layer, Layout
 AUTO_BLOCK = 128
 """Fastest in onnxruntime on a CPU, and accepted by every runtime; 256 gains little and costs accuracy."""
 SMALLEST_BLOCK = 16
+FEWEST_ROWS = {64: 320, 32: 608, 16: 1200}
+"""Of a weight in smaller blocks, for a fused product to be as fast as float"""
 SMALLEST_INT2_BLOCK = 32
 """onnxruntime's 2-bit kernel for int8 activations has block sizes from 32 to 128."""
 LARGEST_INT2_BLOCK = 128
@@ -33,6 +35,21 @@ def dividing_block(rows: int, at_most: int, at_least: int = SMALLEST_BLOCK) -> i
     """The largest power of two in ``[at_least, at_most]`` that divides `rows`; 0 if there is none."""
     block = min(rows & -rows, 1 << (at_most.bit_length() - 1))
     return block if block >= at_least else 0
+
+
+def fused_pays(layout: Layout, bits: int, block: int) -> bool:
+    """Whether onnxruntime's fused product with a ``[K, N]`` weight is at least as fast as the float one.
+
+    It rounds activations and starts slower than it multiplies; small weights and small blocks lose, by a half
+    at worst, from a few rows of activations on. Measured in onnxruntime 1.32 on an x64 CPU with VNNI, thread
+    CPU time, 51 shapes, 1 to 512 rows (`tools/bench_latency.py` times whole models).
+    """
+    rows, cols = layout.rows, layout.cols
+    if bits == 8:
+        return (rows >= 384 and cols >= 128) or (rows >= 256 and cols >= 256 and rows % AUTO_BLOCK == 0)
+    if block < AUTO_BLOCK:
+        return cols >= 256 and rows >= FEWEST_ROWS.get(block, rows + 1)
+    return rows >= 256 and (cols >= 128 or (cols >= 64 and rows >= 384))
 
 
 def eight_bit_grid(recipe: Recipe, bits: int) -> tuple[Grid, str]:

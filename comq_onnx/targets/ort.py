@@ -42,5 +42,5 @@ ORT = WeightOnly(
     eight_bit=EIGHT_BIT,
     dynamic=True,
     contrib=True,
-    fewest_rows=256,
+    pays=True,
 )

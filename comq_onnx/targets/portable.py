@@ -31,4 +31,6 @@ EIGHT_BIT = ActivationRules(
     refuses=refuses,
     mostly=True,
 )
-PORTABLE = WeightOnly(name="portable", packed_int2=False, rules=portable.RULES, eight_bit=EIGHT_BIT)
+PORTABLE = WeightOnly(
+    name="portable", packed_int2=False, rules=portable.RULES, eight_bit=EIGHT_BIT, pays=True
+)

@@ -19,7 +19,7 @@ from comq_onnx.graph.locate import names_in, node_of
 from comq_onnx.recipe import WeightForm
 from comq_onnx.records import Layer, Solution, TwinGrid, ValueGrid
 from comq_onnx.targets.barrier import part_from_bias, part_gemm, raise_barrier
-from comq_onnx.targets.blocks import is_right_side, stored_bits
+from comq_onnx.targets.blocks import fused_pays, is_right_side, stored_bits
 from comq_onnx.targets.dynamic import Rounded, dynamic_product
 from comq_onnx.targets.eight_bit import (
     eight_bit_weight,
@@ -54,8 +54,8 @@ class Form:
     """Whether each reader of an activation stored in 8 bits has a QuantizeLinear of its own"""
     linear: bool = True
     """Whether the runtime fuses a DequantizeLinear into the product it feeds"""
-    fewest_rows: int = 0
-    """Rows of a product's weight below which the fused product is slower than float"""
+    pays: bool = False
+    """Whether only products that are faster so have a DequantizeLinear"""
     nbits: bool = False
     """Whether products are written as MatMulNBits where it holds them"""
     half: bool = False
@@ -111,11 +111,16 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     bits = stored_bits(layer, solution.grid.bits, draft.form.packed_int2)
     right = is_right_side(layer.layout)
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
-    note = (unfused(draft, layer) or too_few(draft, layer)) if right else ""
+    note, choice = unfused(draft, layer) if right else "", ""
     wanted = draft.form.weight_form == "dq" or (right and not note and draft.form.linear)
     plan = plan_linear(layer, solution, bits) if wanted else None
     if wanted and not plan:
         note = "DequantizeLinear does not hold its scales"
+    if plan and right and draft.form.pays and not fused_pays(layer.layout, bits, plan.block):
+        plan, choice = (
+            None,
+            f"a fused product of {layer.layout.rows}x{layer.layout.cols} is slower than float",
+        )
     if draft.form.packed_int2 and bits > solution.grid.bits == 2:
         note = "stored in int4: onnxruntime misreads 2-bit codes unless 4 divides the columns"
     piece = Piece(layer, draft.taken, draft.form.half)
@@ -129,7 +134,8 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     if plan and right:
         raise_barrier(draft.model, layer, draft.ranks, draft.taken)
     replace_weight(draft.model, layer, piece.nodes, weight)
-    return Written(layer.name, DEQUANTIZE if plan else CAST_SCALE, piece.bytes, bias, note, more)
+    form = DEQUANTIZE if plan else CAST_SCALE
+    return Written(layer.name, form, piece.bytes, bias, note, more, choice=choice)
 
 
 def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
@@ -208,16 +214,6 @@ def unfused(draft: Draft, layer: Layer) -> str:
     addend = node.inputs[BIAS_INPUT] if len(node.inputs) > BIAS_INPUT else None
     vector = addend is None or addend.is_empty() or as_vector(addend, layer.layout.cols) is not None
     return "" if vector else "onnxruntime does not fuse a Gemm that adds a matrix"
-
-
-def too_few(draft: Draft, layer: Layer) -> str:
-    """Why the fused product is slower than float; empty where it is not.
-
-    Measured in onnxruntime 1.32: below 256 rows it is, at any number of columns, once there are a few rows of
-    activations; rounding these costs more than the product gains.
-    """
-    rows, least = layer.layout.rows, draft.form.fewest_rows
-    return f"a fused product of {rows} rows is slower than float" if rows < least else ""
 
 
 def asks_rank(layer: Layer) -> bool:

@@ -41,6 +41,8 @@ class Written:
     """Of a bias for each position, in an Add of its own"""
     solution: Solution | None = None
     """What was written where that is not quite what was solved"""
+    choice: str = ""
+    """Why the form is what it is, where that is no fallback"""
 
 
 class Target(Protocol):

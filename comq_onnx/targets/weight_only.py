@@ -39,8 +39,8 @@ class WeightOnly:
     """Whether it reads onnxruntime's own operators"""
     linear: bool = True
     """Whether the runtime has kernels for weights behind a DequantizeLinear"""
-    fewest_rows: int = 0
-    """Rows of a product's weight below which a DequantizeLinear before it is slower than float"""
+    pays: bool = False
+    """Whether a DequantizeLinear is written only where the product is faster for it in onnxruntime"""
     stores_codes: bool = True
     for_onnxruntime: bool = True
 
@@ -110,7 +110,7 @@ class WeightOnly:
             float_bias=rules is not None and rules.float_bias,
             apart=rules is not None and rules.apart,
             linear=self.linear,
-            fewest_rows=0 if recipe.size_first else self.fewest_rows,
+            pays=self.pays and not recipe.size_first and recipe.weight_form == "auto",
             nbits=recipe.matmulnbits,
             half=self.half(recipe),
         )

@@ -49,7 +49,7 @@ def test_every_product_of_a_deep_network_is_fused(
         )
         for layer in layers
     }
-    written = TARGETS["portable"].rewrite(ready, layers, solutions, Recipe())
+    written = TARGETS["portable"].rewrite(ready, layers, solutions, Recipe(size_first=True))
     assert {w.form for w in written} == {"DequantizeLinear"}
     proto = to_proto(ready)
     ops = optimized_ops(proto, tmp_path)

@@ -25,7 +25,7 @@ def test_same_answer(kind, grid, tmp_path):
         grid = Grid(8 if kind == "gather" else grid.bits, grid.symmetric)
     solution = solve_nearest(case.weight(), layer, grid)
     source = loaded(case, 21)
-    TARGETS["portable"].rewrite(source, [layer], {"n": solution}, Recipe())
+    TARGETS["portable"].rewrite(source, [layer], {"n": solution}, Recipe(size_first=True))
     path = tmp_path / "m.onnx"
     path.write_bytes(to_proto(source).SerializeToString())
     compiled = openvino.Core().compile_model(path, "CPU", EXACT)
