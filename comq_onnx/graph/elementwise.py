@@ -1,7 +1,7 @@
 """What a tensor goes through, element by element, before anything else sees it: SiLU, Gelu and their like.
 
-Exporters write these as several nodes. The nodes between a tensor and the first one that all its paths meet
-in are one function of a number, if each works on elements and knows nothing but that tensor and numbers.
+Exporters write these as several nodes. The nodes between a tensor and one that all its paths meet in are one
+function of a number, if each works on elements and knows nothing but that tensor and numbers.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def function_behind(model: ModelProto, tensor: str) -> ModelProto | None:
     numbers = {t.name for t in graph.initializer if all(size == 1 for size in t.dims)}
     outputs = {value.name for value in graph.output}
     nodes: list[NodeProto] = []
-    known = {tensor}
+    known, last = {tensor}, 0
     for node in graph.node:
         others = set(node.input) - numbers - {""}
         if not others or not others <= known:
@@ -65,8 +65,8 @@ def function_behind(model: ModelProto, tensor: str) -> ModelProto | None:
         nodes.append(node)
         known.add(node.output[0])
         if _meets(tensor, nodes, readers, outputs):
-            return _as_model(model, tensor, nodes)
-    return None
+            last = len(nodes)
+    return _as_model(model, tensor, nodes[:last]) if last else None
 
 
 def _meets(

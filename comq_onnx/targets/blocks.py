@@ -27,7 +27,7 @@ def stored_bits(layer: Layer, bits: int, packed_int2: bool) -> int:
     onnxruntime (1.31) fuses a 2-bit ``[K, N]`` weight whose N is no multiple of 4 to a wrong result.
     """
     if bits != 2 or not packed_int2 or (is_right_side(layer.layout) and layer.layout.cols % 4):
-        return max(bits, 4)
+        return 4 if bits <= 4 else 8
     return 2
 
 

@@ -55,7 +55,7 @@ def written(tmp_path, text=NET, recipe=None, dtype="float32", grid=None, opset=2
     ]
     grids = {"conv": Grid((grid or Grid(4)).bits, (grid or Grid(4)).symmetric), "fc": grid or Grid(4)}
     solutions = {la.name: solve_nearest(values[la.weight], la, grids[la.name]) for la in layers}
-    TARGETS["portable"].rewrite(source, layers, solutions, recipe or Recipe())
+    TARGETS["portable"].rewrite(source, layers, solutions, recipe or Recipe(size_first=True))
     path = tmp_path / "q.onnx"
     path.write_bytes(to_proto(source).SerializeToString())
     return path, proto, layers, solutions

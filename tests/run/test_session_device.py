@@ -30,7 +30,7 @@ def test_a_runtime_built_for_the_cpu_is_said(monkeypatch: pytest.MonkeyPatch) ->
 class Fallen:
     """A session for which a GPU was asked, and that took the CPU."""
 
-    def __init__(self, *_: object, providers: list) -> None:
+    def __init__(self, *_: object, providers: list, disabled_optimizers: list) -> None:
         assert providers[0][0] == CUDA
 
     def get_providers(self) -> list[str]:
