@@ -27,12 +27,12 @@ from timing.subjects import Subject, subject
 from zoo.model import Places, UnavailableError
 
 from comq_onnx import pipeline
-from comq_onnx.activations import choose_values
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import save
 from comq_onnx.planning import open_run
 from comq_onnx.recipe import Recipe
 from comq_onnx.run.node import NODE, WEB
+from comq_onnx.sensitivity import settle
 
 KINDS = {
     "W8": ("int8", "none"),
@@ -75,7 +75,8 @@ def write(made: Subject, kind: str, target: str, folder: Path, size_first: bool)
     )
     opened = open_run(made.path, made.calibration, recipe)
     solved = pipeline.solve_model(opened, recipe)
-    save(pipeline.write(opened, solved, recipe, choose_values(opened, solved, recipe)).model, path)
+    opened, grids = settle(opened, solved, recipe)
+    save(pipeline.write(opened, solved, recipe, grids).model, path)
     return path
 
 
