@@ -239,6 +239,11 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)
     if recipe.bias in ("position", "block"):
         tell(f"The numbers of --bias {recipe.bias} come on top; how many they are is measured.", console)
+    if plan.placement.values:
+        text = (
+            f"{len(plan.placement.values)} tensors would be stored in 8 bits; the time their ranges take, one"
+        )
+        tell(f"{text} pass over the data and a few samples for each tensor, is not counted here.", console)
     if recipe.mrecg:
         tell("What --mrecg adds, in time, memory and node executions, is not counted here.", console)
     try:

@@ -136,6 +136,12 @@ class Recipe:
                 where="--mrecg",
                 fix="use --bias channel",
             )
+        if self.activations == "int8" and self.bias in ("position", "block"):
+            raise ComqError(
+                "it would stand between a layer and its 8-bit output, and keep the layer in float",
+                where=f"--bias {self.bias} with --activations int8",
+                fix="use --bias channel",
+            )
         if self.threads < 0:
             raise ComqError(
                 f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"

@@ -52,3 +52,9 @@ def test_only_what_was_asked_for_is_kept() -> None:
 )
 def test_the_bias_follows_the_solver_unless_told(solver: str, bias: str, expected: bool) -> None:
     assert Recipe(solver=solver, bias=bias).compensate is expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bias", ["position", "block"])
+def test_a_bias_behind_an_8_bit_layer_is_refused(bias) -> None:
+    with pytest.raises(ComqError, match="8-bit output"):
+        Recipe(activations="int8", bias=bias)
