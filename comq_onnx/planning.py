@@ -115,12 +115,17 @@ def refuse(
         held = placement.reasons.get(layer.name, "")
         why = "" if layer.name in placement.layers else target.refuses(layer, recipe, held)
         if why:
-            shape = layer.layout.shape
-            size = math.prod(shape) * FLOAT_DTYPES[layer.dtype].itemsize
-            refused.append(Skipped(layer.name, layer.op, layer.weight, shape, size, why))
+            refused.append(left_float(layer, why))
         else:
             taken.append(layer)
     return taken, refused
+
+
+def left_float(layer: Layer, why: str) -> Skipped:
+    """A layer that stays float after all."""
+    shape = layer.layout.shape
+    size = math.prod(shape) * FLOAT_DTYPES[layer.dtype].itemsize
+    return Skipped(layer.name, layer.op, layer.weight, shape, size, why)
 
 
 def open_run(

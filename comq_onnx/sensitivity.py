@@ -17,7 +17,7 @@ from comq_onnx.activations import choose_values, quantized_floats
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.locate import names_in
 from comq_onnx.layerwise import Solved
-from comq_onnx.planning import Opened, Progress, silent
+from comq_onnx.planning import Opened, Plan, Progress, left_float, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Placed, ValueGrid
 from comq_onnx.run.session import SessionOptions, is_float, open_session, outputs_on
@@ -44,13 +44,13 @@ def settle(
     """
     grids = choose_values(opened, solved, recipe, progress)
     rules = TARGETS[recipe.target].activations(recipe, not opened.calibration.synthetic)
-    if not grids or rules is None or recipe.size_first or not rules.spares:
+    if not grids or rules is None or recipe.size_first:
         return opened, grids
     shares = shares_of(opened, solved, grids, partial(progress, "sense"))
-    placement = spared(opened, rules, shares)
-    if placement is opened.plan.placement:
+    reasons = reasons_of(opened, rules, shares)
+    if not reasons:
         return opened, grids
-    opened = replace(opened, plan=replace(opened.plan, placement=placement))
+    opened = replace(opened, plan=without(opened.plan, rules, reasons))
     return opened, choose_values(opened, solved, recipe, progress)
 
 
@@ -69,11 +69,10 @@ def shares_of(
     return {name: error / total if total > 0 else 0.0 for name, error in errors.items()}
 
 
-def spared(opened: Opened, rules: ActivationRules, shares: Mapping[str, float]) -> Placement:
-    """The placement without the values that make most of the error, as far as few layers are touched."""
+def reasons_of(opened: Opened, rules: ActivationRules, shares: Mapping[str, float]) -> dict[str, str]:
+    """Why layers are spared, by name: those of values that make most of the error, as far as they are few."""
     plan = opened.plan
-    model = load(plan.prepared)
-    at = layers_at(model, plan.layers, rules, plan.placement)
+    at = layers_at(load(plan.prepared), plan.layers, rules, plan.placement)
     reasons: dict[str, str] = {}
     most = max(AT_LEAST, int(MOST * len(plan.placement.layers)))
     for name in sorted(shares, key=lambda tensor: -shares[tensor]):
@@ -81,13 +80,22 @@ def spared(opened: Opened, rules: ActivationRules, shares: Mapping[str, float]) 
         if shares[name] < SHARE or len(reasons) + len(touched) > most:
             continue
         reasons |= dict.fromkeys(touched, f"8 bits there make {shares[name]:.0%} of the error")
-    if not reasons:
-        return plan.placement
+    return reasons
+
+
+def without(plan: Plan, rules: ActivationRules, reasons: Mapping[str, str]) -> Plan:
+    """The plan with these layers in float activations; and weights, where the target has no form for that."""
 
     def refuses(site: Site) -> str:
         return reasons.get(site.layer.name, "") or rules.refuses(site)
 
-    return place(model, plan.layers, replace(rules, refuses=refuses), size_first=False)
+    model = load(plan.prepared)
+    placement = place(model, plan.layers, replace(rules, refuses=refuses), size_first=False)
+    if rules.spares:
+        return replace(plan, placement=placement)
+    layers = tuple(layer for layer in plan.layers if layer.name not in reasons)
+    kept = (left_float(layer, reasons[layer.name]) for layer in plan.layers if layer.name in reasons)
+    return replace(plan, placement=placement, layers=layers, skipped=(*plan.skipped, *kept))
 
 
 def rounded_alone(model: ModelProto, value: Placed, grids: Mapping[str, ValueGrid]) -> ModelProto:

@@ -127,6 +127,17 @@ def test_values_that_make_most_of_the_error_are_spared(tmp_path: Path) -> None:
     assert 0 < MOST < 1
 
 
+def test_what_tensorrt_is_spared_stays_float_altogether(tmp_path: Path) -> None:
+    data = tokens()
+    data["x"][:, :, 0] *= 60
+    recipe = Recipe(weights="int8", activations="int8", target="tensorrt")
+    report = quantize(token_net(), tmp_path / "q.onnx", data, recipe)
+    assert [line.name for line in report.kept] == ["n_u"]
+    assert "of the error" in report.kept[0].reason
+    assert [line.activations for line in report.quantized] == ["8-bit"]
+    assert set(report.activations) == {"h"}
+
+
 def test_a_portable_conv_net_is_refused_in_one_sentence(tmp_path: Path) -> None:
     recipe = Recipe(weights="int8", activations="int8")
     with pytest.raises(ComqError, match="--target ort, openvino or tensorrt") as caught:

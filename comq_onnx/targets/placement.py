@@ -55,7 +55,7 @@ class ActivationRules:
     mostly: bool = False
     """Whether the target has such files only for models most of whose layers compute in 8 bits"""
     spares: bool = True
-    """Whether a layer may have float activations though its weight is solved for 8-bit ones"""
+    """Whether a layer whose weight was solved for 8-bit activations has a form beside float ones"""
     stored: bool = True
     """Whether activations are stored by grids chosen beforehand; they are rounded on the fly otherwise"""
 
