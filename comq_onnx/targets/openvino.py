@@ -8,10 +8,10 @@ front of a Concat with a constant (OpenVINO 2026.4, seen on a ViT's patches besi
 from dataclasses import replace
 
 from comq_onnx.targets import ort
+from comq_onnx.targets.qdq import QdqTarget
 from comq_onnx.targets.rules import openvino
-from comq_onnx.targets.weight_only import WeightOnly
 
 EIGHT_BIT = replace(ort.EIGHT_BIT, outputs=frozenset())
-OPENVINO = WeightOnly(
+OPENVINO = QdqTarget(
     name="openvino", packed_int2=False, rules=openvino.RULES, eight_bit=EIGHT_BIT, for_onnxruntime=False
 )

@@ -8,8 +8,8 @@ ViT are no faster, and further from float.
 from comq_onnx.records import ActivationKind
 from comq_onnx.targets.patterns import COMPUTERS, MOVERS
 from comq_onnx.targets.placement import ActivationRules, Site
+from comq_onnx.targets.qdq import QdqTarget
 from comq_onnx.targets.rules import onnxruntime
-from comq_onnx.targets.weight_only import WeightOnly
 
 
 def refuses(site: Site) -> str:
@@ -35,7 +35,7 @@ EIGHT_BIT = ActivationRules(
     refuses=refuses,
     twin_products=True,
 )
-ORT = WeightOnly(
+ORT = QdqTarget(
     name="ort",
     packed_int2=True,
     rules=onnxruntime.RULES,

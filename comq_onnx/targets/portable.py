@@ -7,8 +7,8 @@ refuses uint8, and onnxruntime cannot take a Relu into int8 codes around zero.
 
 from comq_onnx.records import ActivationKind
 from comq_onnx.targets.placement import ActivationRules, Site
+from comq_onnx.targets.qdq import QdqTarget
 from comq_onnx.targets.rules import portable
-from comq_onnx.targets.weight_only import WeightOnly
 
 
 def refuses(site: Site) -> str:
@@ -31,6 +31,4 @@ EIGHT_BIT = ActivationRules(
     refuses=refuses,
     mostly=True,
 )
-PORTABLE = WeightOnly(
-    name="portable", packed_int2=False, rules=portable.RULES, eight_bit=EIGHT_BIT, pays=True
-)
+PORTABLE = QdqTarget(name="portable", packed_int2=False, rules=portable.RULES, eight_bit=EIGHT_BIT, pays=True)

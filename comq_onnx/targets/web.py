@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from comq_onnx.targets import ort
 from comq_onnx.targets.placement import Site
+from comq_onnx.targets.qdq import QdqTarget
 from comq_onnx.targets.rules import web
-from comq_onnx.targets.weight_only import WeightOnly
 
 
 def refuses(site: Site) -> str:
@@ -23,6 +23,6 @@ def refuses(site: Site) -> str:
 
 
 EIGHT_BIT = replace(ort.EIGHT_BIT, refuses=refuses)
-WEB = WeightOnly(
+WEB = QdqTarget(
     name="web", packed_int2=True, rules=web.RULES, eight_bit=EIGHT_BIT, dynamic=True, linear=False
 )

@@ -21,10 +21,10 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import TwinGrid, ValueGrid
 from comq_onnx.targets import TARGETS, Target, portable
 from comq_onnx.targets.placement import Stored, place
+from comq_onnx.targets.qdq import QdqTarget
 from comq_onnx.targets.twin import twin_readers
-from comq_onnx.targets.weight_only import WeightOnly
 
-SIGNED = WeightOnly(
+SIGNED = QdqTarget(
     "signed", packed_int2=False, rules=(), eight_bit=replace(portable.EIGHT_BIT, products=True)
 )
 """With products of two activations whose readers have a QuantizeLinear each"""

@@ -1,4 +1,4 @@
-"""Weight-only quantization for onnxruntime and all that read the same files: which grids, which opset."""
+"""Files of DequantizeLinear and QuantizeLinear, for onnxruntime and all that read the same: grids, opsets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +23,11 @@ INT2_OPSET, INT4_OPSET, HALF_SCALE_OPSET, PER_CHANNEL_OPSET, CAST_OPSET = 25, 21
 
 
 @dataclass(frozen=True)
-class WeightOnly:
-    """DequantizeLinear where the runtime fuses it into the product, Cast*scale where it would not."""
+class QdqTarget:
+    """DequantizeLinear where the runtime fuses it into the product, Cast*scale where it would not.
+
+    Activations are stored in 8 bits where that is asked for.
+    """
 
     name: str
     packed_int2: bool
