@@ -51,7 +51,7 @@ def settle(
     if not reasons:
         return opened, grids
     opened = replace(opened, plan=without(opened.plan, rules, reasons))
-    return opened, choose_values(opened, solved, recipe, progress)
+    return opened, choose_values(opened, solved, recipe)
 
 
 def shares_of(
