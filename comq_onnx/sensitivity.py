@@ -28,8 +28,10 @@ from comq_onnx.targets.placement import ActivationRules, Placement, Site, Stored
 BATCHES = 4
 SHARE = 0.15
 """Part of the whole squared error from which on a value is worth sparing"""
+TWICE = 2.0
+"""Times its even share that it makes besides, where values are few"""
 MOST, AT_LEAST = 0.06, 2
-"""Part of the layers that may be spared, and how many may be in any case: float costs time"""
+"""Part of the layers that may be spared, and how many may be where half are left: float costs time"""
 
 Batches = Sequence[Mapping[str, np.ndarray]]
 Outputs = Sequence[Mapping[str, np.ndarray]]
@@ -74,10 +76,12 @@ def reasons_of(opened: Opened, rules: ActivationRules, shares: Mapping[str, floa
     plan = opened.plan
     at = layers_at(load(plan.prepared), plan.layers, rules, plan.placement)
     reasons: dict[str, str] = {}
-    most = max(AT_LEAST, int(MOST * len(plan.placement.layers)))
+    layers = len(plan.placement.layers)
+    most = min(max(AT_LEAST, int(MOST * layers)), layers // 2)
+    least = max(SHARE, TWICE / len(shares))
     for name in sorted(shares, key=lambda tensor: -shares[tensor]):
         touched = [layer for layer in at.get(name, ()) if layer not in reasons]
-        if shares[name] < SHARE or len(reasons) + len(touched) > most:
+        if shares[name] < least or len(reasons) + len(touched) > most:
             continue
         reasons |= dict.fromkeys(touched, f"8 bits there make {shares[name]:.0%} of the error")
     return reasons

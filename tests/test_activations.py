@@ -30,7 +30,9 @@ TOKENS = """g (float[B,9,64] x) => (float[B,9,64] y) {
   u = MatMul(x, U)
   v = Add(u, b)
   h = Relu(v)
-  d = MatMul(h, D)
+  m = MatMul(h, M)
+  t = Tanh(m)
+  d = MatMul(t, D)
   w = Add(d, c)
   y = Add(w, x)
 }"""
@@ -51,8 +53,9 @@ def conv_net() -> onnx.ModelProto:
 
 
 def token_net() -> onnx.ModelProto:
-    up, down = weight(64, 96), weight(96, 64, seed=2)
-    return named(model(TOKENS, 17, U=up, b=weight(96, seed=1), D=down, c=weight(64, seed=3)))
+    up, middle, down = weight(64, 96), weight(96, 96, seed=5), weight(96, 64, seed=2)
+    values = {"U": up, "M": middle, "D": down, "b": weight(96, seed=1), "c": weight(64, seed=3)}
+    return named(model(TOKENS, 17, **values))
 
 
 def images(count: int = 48) -> dict[str, np.ndarray]:
@@ -83,8 +86,8 @@ def test_products_compute_in_8_bits(target: str, tmp_path: Path) -> None:
     recipe = Recipe(weights="int8", activations="int8", target=target, size_first=True)  # type: ignore[arg-type]
     report = quantize(token_net(), tmp_path / "q.onnx", tokens(), recipe)
     assert report.verification.ok, report.verification.checks
-    assert [line.activations for line in report.lines] == ["8-bit", "8-bit"]
-    assert set(report.activations) == {"x", "h"}
+    assert [line.activations for line in report.lines] == ["8-bit"] * 3
+    assert set(report.activations) == {"x", "h", "t"}
     (fidelity,) = report.verification.fidelity
     assert fidelity.sqnr_db is not None
     assert fidelity.sqnr_db > 30
@@ -134,8 +137,8 @@ def test_what_tensorrt_is_spared_stays_float_altogether(tmp_path: Path) -> None:
     report = quantize(token_net(), tmp_path / "q.onnx", data, recipe)
     assert [line.name for line in report.kept] == ["n_u"]
     assert "of the error" in report.kept[0].reason
-    assert [line.activations for line in report.quantized] == ["8-bit"]
-    assert set(report.activations) == {"h"}
+    assert [line.activations for line in report.quantized] == ["8-bit"] * 2
+    assert set(report.activations) == {"h", "t"}
 
 
 def test_a_portable_conv_net_is_refused_in_one_sentence(tmp_path: Path) -> None:
