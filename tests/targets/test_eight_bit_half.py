@@ -62,7 +62,7 @@ def test_a_scale_has_the_type_of_its_tensor(kind: str, dtype: type) -> None:
 def test_types_are_told_tensor_by_tensor() -> None:
     """Both types in one graph; onnxruntime computes what the codes say."""
     grids = {name: ValueGrid(0.0625, 0, INT8) for name in "abwv"}
-    made = stored(model(MIXED, 21, 10, two=np.float16(2)), grids)
+    made = stored(model(MIXED, 21, 10, two=np.array(2, np.float16)), grids)
     half, single = TensorProto.FLOAT16, TensorProto.FLOAT
     assert scale_types(made) == {"a": half, "b": half, "w": single, "v": single}
     x = np.random.default_rng(0).standard_normal((5, 8), np.float32)
