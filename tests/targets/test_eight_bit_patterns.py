@@ -1,4 +1,4 @@
-"""Operators between two 8-bit layers: by the definition of the codes, as onnxruntime runs the file both ways."""
+"""Operators between two 8-bit layers: by the definition of the codes, as onnxruntime runs the file."""
 
 import numpy as np
 import onnx
