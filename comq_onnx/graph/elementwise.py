@@ -6,7 +6,8 @@ function of a number, if each works on elements and knows nothing but that tenso
 
 from collections.abc import Sequence
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from comq_onnx.graph.cut import reads_of
 
@@ -41,11 +42,13 @@ ELEMENTWISE = frozenset(
     )
 )
 
+OTHER_FLOATS = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
+
 
 def function_behind(model: ModelProto, tensor: str) -> ModelProto | None:
     """A model of one input and one output, vectors both: the function that everything sees `tensor` through.
 
-    None where something reads the tensor as it is.
+    It computes in float32, whatever the type of `tensor`. None where something reads the tensor as it is.
     """
     graph = model.graph
     readers: dict[str, list[NodeProto]] = {}
@@ -88,10 +91,15 @@ def _as_model(model: ModelProto, tensor: str, nodes: Sequence[NodeProto]) -> Mod
     graph.output.append(ValueInfoProto(name=nodes[-1].output[0]))
     for constant in model.graph.initializer:
         if constant.name in read:
-            flat = TensorProto()
-            flat.CopyFrom(constant)
-            del flat.dims[:]
-            graph.initializer.append(flat)
+            graph.initializer.append(_as_number(constant))
     found = ModelProto(ir_version=model.ir_version, graph=graph)
     found.opset_import.extend(model.opset_import)
     return found
+
+
+def _as_number(constant: TensorProto) -> TensorProto:
+    """The one value of `constant` without axes; in float32 where it is of another floating type."""
+    value = numpy_helper.to_array(constant).reshape(())
+    if constant.data_type in OTHER_FLOATS:
+        value = value.astype(np.float32)
+    return numpy_helper.from_array(value, constant.name)

@@ -15,6 +15,8 @@ import onnx_graphsurgeon as gs
 from comq_onnx.graph.edit import BIAS_INPUT, as_vector, following_add, insert_after
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import free_name, node_of
+from comq_onnx.graph.slots import is_standard, slots_of
+from comq_onnx.graph.tensors import Tensor
 from comq_onnx.records import Layer
 
 ACTIVATIONS = frozenset(
@@ -23,6 +25,8 @@ ACTIVATIONS = frozenset(
 )
 """What onnxruntime fuses into a Gemm, and Clip."""
 MATRIX = 2
+Readers = Mapping[str, tuple[str, ...] | None]
+"""Nodes that read the uint8 form of a tensor, by its name; None where all do"""
 
 
 def raise_barrier(model: Model, layer: Layer, ranks: Mapping[str, int], taken: set[str]) -> None:
@@ -80,6 +84,47 @@ def part_gemm(model: Model, layer: Layer, taken: set[str]) -> None:
     name = free_name(f"{node.name}_bias", taken)
     insert_after(graph, node, [gs.Node("Add", name, inputs=[bare, bias], outputs=[output])])
     insert_reshape(graph, node, MATRIX, taken)
+
+
+def part_from_float(
+    model: Model, layer: Layer, ranks: Mapping[str, int], readers: Readers, taken: set[str]
+) -> None:
+    """Put a Reshape between a product with 8-bit inputs and what onnxruntime fuses it with in float.
+
+    That is a Relu or Clip that stays in float; where all that reads it reads it as uint8 it is part of the
+    8-bit kernel, and where nothing does, the product is fused as it is. On matrices it is also the Add of
+    another activation. Seen in onnxruntime 1.31.
+    """
+    node, graph = node_of(model, layer)
+    rank = MATRIX if layer.op == "Gemm" else ranks.get(layer.input, 0)
+    if layer.op not in ("MatMul", "Gemm") or rank < MATRIX:
+        return
+    add = following_add(node, graph) if layer.op == "MatMul" else None
+    if add and rank != MATRIX:
+        return
+    if add and all(isinstance(tensor, gs.Variable) for tensor in add.inputs):
+        insert_reshape(graph, node, rank, taken)
+        return
+    last = add or node
+    end = last.outputs[0]
+    while clip := _only_clip(graph, end):
+        end = clip.outputs[0]
+    if end is not last.outputs[0] and not _is_taken_in(graph, end, readers):
+        insert_reshape(graph, last, rank, taken)
+
+
+def _only_clip(graph: gs.Graph, tensor: Tensor) -> gs.Node | None:
+    """The Relu or Clip that alone reads `tensor`."""
+    alone = len(tensor.outputs) == 1 and not any(output is tensor for output in graph.outputs)
+    return tensor.outputs[0] if alone and is_standard(tensor.outputs[0], "Relu", "Clip") else None
+
+
+def _is_taken_in(graph: gs.Graph, tensor: Tensor, readers: Readers) -> bool:
+    """Whether what makes `tensor` is part of an 8-bit kernel, or all there is behind it."""
+    found, stored = {node.name for node, _ in slots_of(tensor)}, readers.get(tensor.name, ())
+    if stored is None or not found:
+        return True
+    return found <= set(stored) and not any(output is tensor for output in graph.outputs)
 
 
 def insert_reshape(graph: gs.Graph, node: gs.Node, rank: int, taken: set[str]) -> None:

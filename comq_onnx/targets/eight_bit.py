@@ -4,7 +4,7 @@ The codes of a weight lie in the file as narrow as they are; a Cast brings them 
 loaded, and the kernels see an int8 weight with a zero point, without which onnxruntime does not fuse a Gemm.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,11 +12,12 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from comq_onnx.graph.edit import BIAS_INPUT, as_vector, following_add, insert_after, insert_before
-from comq_onnx.graph.io import Model
+from comq_onnx.graph.io import Model, to_proto
 from comq_onnx.graph.layout import from_rows
-from comq_onnx.graph.locate import free_name, node_of
+from comq_onnx.graph.locate import free_name, node_of, nodes_of
+from comq_onnx.graph.precision import element_types
 from comq_onnx.graph.slots import slots_of
-from comq_onnx.graph.tensors import Tensor, array_tensor, float_tensor, quantized_tensor
+from comq_onnx.graph.tensors import Tensor, array_tensor, dtype_of, float_tensor, quantized_tensor
 from comq_onnx.records import Layer, Solution, ValueGrid
 from comq_onnx.targets.forms import Piece
 from comq_onnx.targets.placement import Stored
@@ -129,10 +130,12 @@ def store_activations(model: Model, stored: Stored, apart: bool, taken: set[str]
     graph = model.graph
     made: list[Tensor] = [*graph.inputs, *(t for n in graph.nodes for t in n.outputs)]
     tensors = {tensor.name: tensor for tensor in made}
-    for value in stored.placement.values:
-        if value.tensor in stored.twins:
-            continue
-        _store(graph, tensors[value.tensor], value.readers, _Pair(stored.grids[value.tensor], apart, taken))
+    values = [value for value in stored.placement.values if value.tensor not in stored.twins]
+    half = _halves(model, [tensors[value.tensor] for value in values])
+    for value in values:
+        kind = "float16" if value.tensor in half else "float32"
+        pair = _Pair(stored.grids[value.tensor], kind, apart, taken)
+        _store(graph, tensors[value.tensor], value.readers, pair)
 
 
 @dataclass
@@ -140,6 +143,8 @@ class _Pair:
     """The nodes that store one tensor and restore it, as they are made."""
 
     grid: ValueGrid
+    kind: str
+    """Element type of the tensor, and so of its scale"""
     apart: bool
     taken: set[str]
     nodes: list[gs.Node] = field(default_factory=list)
@@ -166,7 +171,7 @@ class _Pair:
         scale, name = np.float32(self.grid.scale), free_name(f"{tensor.name}_scale", self.taken)
         for _ in range(made):
             scale = np.nextafter(scale, np.float32(np.inf))
-        return float_tensor(name, np.asarray(scale), _float_name(tensor))
+        return float_tensor(name, np.asarray(scale), self.kind)
 
     def _zero(self, name: str) -> gs.Constant:
         signed = self.grid.kind.signed
@@ -197,5 +202,18 @@ def _store(graph: gs.Graph, tensor: Tensor, readers: Iterable[str] | None, pair:
         insert_after(graph, maker, pair.nodes)
 
 
-def _float_name(tensor: Tensor) -> str:
-    return "float16" if tensor.dtype is not None and np.dtype(tensor.dtype).name == "float16" else "float32"
+def _halves(model: Model, tensors: Sequence[Tensor]) -> set[str]:
+    """Names of those of `tensors` that are float16; inferred where files do not say, as most do not."""
+    unknown = [tensor.name for tensor in tensors if tensor.dtype is None]
+    half = {t.name for t in tensors if t.dtype is not None and np.dtype(t.dtype) == np.float16}
+    if unknown and _has_half(model):
+        types = element_types(to_proto(model))
+        half.update(name for name in unknown if types.get(name) == TensorProto.FLOAT16)
+    return half
+
+
+def _has_half(model: Model) -> bool:
+    """Whether anything in the model is float16; where nothing is, inferring types is time lost."""
+    read = (tensor for node, _ in nodes_of(model) for tensor in node.inputs)
+    known = [dtype_of(t) if isinstance(t, gs.Constant) else t.dtype for t in read]
+    return any(kind is not None and np.dtype(kind) == np.float16 for kind in known)

@@ -116,6 +116,7 @@ class QdqTarget:
             pays=self.pays and not recipe.size_first and recipe.weight_form == "auto",
             nbits=recipe.matmulnbits,
             half=self.half(recipe),
+            for_onnxruntime=self.for_onnxruntime,
         )
         return rewrite_weights(model, layers, solutions, form, stored)
 

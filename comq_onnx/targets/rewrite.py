@@ -18,7 +18,7 @@ from comq_onnx.graph.io import Model
 from comq_onnx.graph.locate import names_in, node_of
 from comq_onnx.recipe import WeightForm
 from comq_onnx.records import Layer, Solution, TwinGrid, ValueGrid
-from comq_onnx.targets.barrier import part_from_bias, part_gemm, raise_barrier
+from comq_onnx.targets.barrier import Readers, part_from_bias, part_from_float, part_gemm, raise_barrier
 from comq_onnx.targets.blocks import fused_pays, is_right_side, stored_bits
 from comq_onnx.targets.dynamic import Rounded, dynamic_product
 from comq_onnx.targets.eight_bit import (
@@ -60,6 +60,8 @@ class Form:
     """Whether products are written as MatMulNBits where it holds them"""
     half: bool = False
     """Whether the graph is made float16 afterwards"""
+    for_onnxruntime: bool = True
+    """Whether what onnxruntime fuses counts"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Draft:
     """Activations that are rounded on the fly"""
     twins: Mapping[str, TwinGrid]
     """Activations that have two ranges, by tensor"""
+    readers: Readers
+    """Who reads activations that are stored as uint8"""
 
 
 def rewrite_weights(
@@ -92,7 +96,9 @@ def rewrite_weights(
     ranks = tensor_ranks(model) if any(asks_rank(layer) for layer in layers) else {}
     names = stored.placement.layers
     inputs = {layer.name: stored.grids.get(layer.input) for layer in layers if layer.name in names}
-    draft = Draft(model, form, names_in(model), ranks, inputs, {}, stored.twins)
+    plain = [v for v in stored.placement.values if v.tensor not in stored.twins]
+    readers = {v.tensor: v.readers for v in plain if not stored.grids[v.tensor].kind.signed}
+    draft = Draft(model, form, names_in(model), ranks, inputs, {}, stored.twins, readers)
     written = [write_layer(draft, layer, solutions[layer.name]) for layer in layers]
     store_activations(model, stored, form.apart, draft.taken)
     part_products(model, stored, ranks, draft.taken)
@@ -167,8 +173,15 @@ def fit_bias(draft: Draft, layer: Layer, solution: Solution, grid: ValueGrid) ->
         part_from_bias(draft.model, layer, draft.ranks, draft.taken)
         if draft.form.apart:
             part_gemm(draft.model, layer, draft.taken)
+        _part_from_float(draft, layer)
         return solution, ""
+    _part_from_float(draft, layer)
     return solution, integer_bias(draft.model, layer, solution, grid, draft.taken)
+
+
+def _part_from_float(draft: Draft, layer: Layer) -> None:
+    if draft.form.for_onnxruntime:
+        part_from_float(draft.model, layer, draft.ranks, draft.readers, draft.taken)
 
 
 def holds_nbits(draft: Draft, layer: Layer, solution: Solution) -> bool:

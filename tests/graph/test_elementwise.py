@@ -1,5 +1,7 @@
 """Functions that tensors are seen through, against the nodes they were made of."""
 
+from math import erf
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -62,3 +64,29 @@ def test_no_function_where_something_else_sees_the_tensor(why: str) -> None:
         "a layer reads it": "float[N,4] y, float[N,4] z",
     }.get(why, "float[N,4] y")
     assert function_behind(network(UNSEEN[why], outputs), "x") is None
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_numbers_of_other_types_are_taken_in_float32(kind: type) -> None:
+    whole = network(SEEN["gelu"])
+    for tensor in whole.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor).astype(kind)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    behind = function_behind(whole, "x")
+    assert behind is not None
+    session = onnxruntime.InferenceSession(behind.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = np.linspace(-4, 4, 101, dtype=np.float32)
+    exact = [v * (1 + erf(v / 2**0.5)) / 2 for v in values.tolist()]
+    (found,) = session.run(None, {"x": values})
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, exact, rtol=2e-3, atol=2e-3)
+
+
+def test_exponents_stay_whole_numbers() -> None:
+    text = "g (float[N,4] i) => (float[N,4] y) { x = MatMul(i, V) f = Pow(x, two) y = MatMul(f, U) }"
+    made = model(text, V=weight(4, 4), U=weight(4, 4, seed=1), two=np.array([2], np.int64))
+    behind = function_behind(made, "x")
+    assert behind is not None
+    session = onnxruntime.InferenceSession(behind.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = np.array([-3, 0, 0.5], np.float32)
+    np.testing.assert_allclose(session.run(None, {"x": values})[0], values**2)

@@ -56,3 +56,22 @@ def test_products_with_8_bit_activations(op, target, tmp_path):
     values = {"W": weight(16, 8)} | ({"b": weight(8)} if "Gemm" in op else {})
     bed = store(net(f"y = {op}", "float[B, 16] x", **values), rows(5, 16), target)
     assert deviation(compiled(bed.proto, tmp_path)(rows(5, 16))[0], literal(bed, rows(5, 16))[0]) < 1e-2
+
+
+@pytest.mark.parametrize("target", ["ort", "openvino", "portable"])
+@pytest.mark.parametrize("shape", [(5, 16), (3, 6, 16)], ids=str)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a = MatMul(x, W) r = Relu(a) y = Exp(r)",
+        "a0 = MatMul(x, W) a = Add(a0, b) r = Relu(a) y = MatMul(r, V)",
+        "a = MatMul(x, W) s = Add(a, x) r = Relu(s) y = MatMul(r, V)",
+    ],
+)
+def test_products_kept_apart_from_what_follows(body, shape, target, tmp_path):
+    words = body.replace("(", " ").replace(",", " ").replace(")", " ").split()
+    values = {"W": weight(16, 16), "V": weight(16, 8, seed=1), "b": weight(16, seed=2)}
+    head = f"float[{', '.join(['B', *map(str, shape[1:])])}] x"
+    used = {name: value for name, value in values.items() if name in words}
+    bed = store(net(body, head, **used), rows(*shape), target)
+    assert deviation(compiled(bed.proto, tmp_path)(rows(*shape))[0], literal(bed, rows(*shape))[0]) < 1e-2
