@@ -243,7 +243,7 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
         text = (
             f"{len(plan.placement.values)} tensors would be stored in 8 bits; the time their ranges take, one"
         )
-        tell(f"{text} pass over the data and four samples for each tensor, is not counted here.", console)
+        tell(f"{text} pass over the data and eight samples for each tensor, is not counted here.", console)
     if recipe.mrecg:
         tell("What --mrecg adds, in time, memory and node executions, is not counted here.", console)
     try:

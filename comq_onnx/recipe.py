@@ -82,6 +82,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_counts()
+        self._check_ranges()
+        self._check_biases()
+
+    def _check_choices(self) -> None:
         choices = {
             "weights": get_args(Weights),
             "activations": get_args(Activations),
@@ -108,6 +114,23 @@ class Recipe:
             raise ComqError(
                 f"{self.device!r} is no device", where="--device", fix="use auto, cpu, cuda or cuda:1"
             )
+
+    def _check_counts(self) -> None:
+        if self.mrecg < 0:
+            raise ComqError(
+                f"{self.mrecg} is not a count", where="--mrecg", fix="use 1 or more, or 0 for none"
+            )
+        if self.threads < 0:
+            raise ComqError(
+                f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"
+            )
+        for name in ("calibration_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ComqError(
+                    f"{getattr(self, name)} is not a count", where=_flag(name), fix="use 1 or more"
+                )
+
+    def _check_ranges(self) -> None:
         if self.twin_ranges and self.activations in ("none", "dynamic"):
             raise ComqError(
                 "only activations stored in 8 bits have ranges",
@@ -120,10 +143,8 @@ class Recipe:
                 where="--twin-ranges with --high-precision-dtype fp16",
                 fix="leave one of them out",
             )
-        if self.mrecg < 0:
-            raise ComqError(
-                f"{self.mrecg} is not a count", where="--mrecg", fix="use 1 or more, or 0 for none"
-            )
+
+    def _check_biases(self) -> None:
         if self.mrecg and (self.solver != "comq" or self.inputs == "float"):
             raise ComqError(
                 "pairs of layers are solved together by comq alone, on the quantized network's inputs",
@@ -142,15 +163,6 @@ class Recipe:
                 where=f"--bias {self.bias} with --activations int8",
                 fix="use --bias channel",
             )
-        if self.threads < 0:
-            raise ComqError(
-                f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"
-            )
-        for name in ("calibration_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ComqError(
-                    f"{getattr(self, name)} is not a count", where=_flag(name), fix="use 1 or more"
-                )
 
     @property
     def bits(self) -> int:

@@ -25,7 +25,7 @@ from comq_onnx.targets import TARGETS
 from comq_onnx.targets.eight_bit import store_activations
 from comq_onnx.targets.placement import ActivationRules, Placement, Site, Stored, layers_at, place
 
-BATCHES = 4
+BATCHES = 8
 SHARE = 0.15
 """Part of the whole squared error from which on a value is worth sparing"""
 TWICE = 2.0

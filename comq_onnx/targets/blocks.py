@@ -42,7 +42,7 @@ def fused_pays(layout: Layout, bits: int, block: int) -> bool:
 
     It rounds activations and starts slower than it multiplies; small weights and small blocks lose, by a half
     at worst, from a few rows of activations on. Measured in onnxruntime 1.32 on an x64 CPU with VNNI, thread
-    CPU time, 51 shapes, 1 to 512 rows (`tools/bench_latency.py` times whole models).
+    CPU time (`tools/bench_products.py`; `tools/bench_latency.py` times whole models).
     """
     rows, cols = layout.rows, layout.cols
     if bits == 8:

@@ -70,10 +70,3 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     lanes = padded.reshape(*padded.shape[:-1], -1, per_byte).astype(np.uint16)
     shifts = np.arange(per_byte, dtype=np.uint16) * bits
     return np.bitwise_or.reduce(lanes << shifts, axis=-1).astype(np.uint8)
-
-
-def unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """The inverse of `pack`: `count` codes along the last axis."""
-    shifts = np.arange(8 // bits, dtype=np.uint8) * bits
-    lanes = (packed[..., None] >> shifts) & ((1 << bits) - 1)
-    return lanes.reshape(*packed.shape[:-1], -1)[..., :count]

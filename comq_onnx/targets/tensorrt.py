@@ -90,7 +90,7 @@ class TensorRT:
         ComqError where TensorRT has nothing of what `recipe` asks for.
         """
         check(recipe, given)
-        if recipe.activations == "int8" or (recipe.activations == "auto" and given and recipe.bits == 8):
+        if all_in_eight_bits(recipe, given):
             return LAYERS_RULES
         return CONV_RULES if recipe.activations == "auto" and given else None
 
@@ -171,6 +171,11 @@ class TensorRT:
 TENSORRT = TensorRT()
 
 
+def all_in_eight_bits(recipe: Recipe, given: bool) -> bool:
+    """Whether all layers compute in 8 bits: on request, or with 8-bit weights where there are samples."""
+    return recipe.activations == "int8" or (recipe.activations == "auto" and given and recipe.bits == 8)
+
+
 def check(recipe: Recipe, given: bool) -> None:
     """ComqError where `recipe` asks for what TensorRT does not have; `given` is whether there are samples."""
     if not recipe.symmetric:
@@ -183,7 +188,7 @@ def check(recipe: Recipe, given: bool) -> None:
             where="--activations dynamic",
             fix="use --activations int8",
         )
-    if recipe.activations == "int8" or (recipe.activations == "auto" and given and recipe.bits == 8):
+    if all_in_eight_bits(recipe, given):
         return
     for wide, flag in ((recipe.bits == 8, "--weights int8"), (recipe.first_last == "int8", "--first-last")):
         if wide:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from targets.layer_cases import dequantized, solve_nearest
 from targets.storing import net, outputs, rows, store
 
+from comq_onnx.evaluate.readback_forms import lowest_first
 from comq_onnx.evaluate.verify import check_codes
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.layout import layout_of
@@ -17,7 +18,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.forms import Piece
-from comq_onnx.targets.nbits import matmul_nbits, nbits_block, pack, unpack
+from comq_onnx.targets.nbits import matmul_nbits, nbits_block, pack
 
 BODIES = {
     "MatMul": "y = MatMul(x, W)",
@@ -184,7 +185,7 @@ def test_packing_and_back(bits, data, count, columns):
     codes = np.array(values, np.uint8).reshape(columns, count)
     packed = pack(codes, bits)
     assert packed.shape == (columns, -(-count * bits // 8))
-    np.testing.assert_array_equal(unpack(packed, bits, count), codes)
+    np.testing.assert_array_equal(lowest_first(packed, bits)[..., :count], codes)
     # The definition: byte i holds codes from i * 8 / bits on, the first in its lowest bits.
     for column, line in zip(codes.tolist(), packed.tolist(), strict=True):
         number = sum(code << (bits * place) for place, code in enumerate(column))

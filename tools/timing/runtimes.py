@@ -20,6 +20,7 @@ import onnxruntime
 from comq_onnx.errors import ComqError
 from comq_onnx.run.node import NODE, WEB, node_missing, time_in_node
 from comq_onnx.run.openvino_ import openvino_missing
+from comq_onnx.run.session import RUNTIME_ERRORS, reason
 
 Feeds = dict[str, np.ndarray]
 Seconds = list[list[float]]
@@ -86,8 +87,8 @@ def time_in_onnxruntime(paths: Sequence[Path], feeds: Feeds, rounds: int) -> Sec
         ]
         runs = [partial(session.run, None, read_by(session, feeds)) for session in sessions]
         return turns(runs, rounds, time.thread_time)
-    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no class in common
-        raise RuntimeError(str(error).splitlines()[0]) from None
+    except RUNTIME_ERRORS as error:
+        raise RuntimeError(reason(error)) from None
 
 
 def time_in_openvino(paths: Sequence[Path], feeds: Feeds, rounds: int) -> Seconds:
