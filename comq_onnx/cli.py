@@ -228,7 +228,7 @@ def run(
 def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     """The layers, the size of the file, and what a run would take; without running the model."""
     from comq_onnx.evaluate.report import model_bytes
-    from comq_onnx.evaluate.size import file_bytes
+    from comq_onnx.targets.size import file_bytes
     from comq_onnx.evaluate.table import print_plan
     from comq_onnx.planning import plan as plan_of
 

@@ -8,7 +8,7 @@ from comq_onnx.evaluate.work import solving
 from comq_onnx.graph.io import load
 from comq_onnx.layerwise import Solved, solve_layers
 from comq_onnx.meter import Meter
-from comq_onnx.planning import Opened, Progress, choose_grids, silent
+from comq_onnx.planning import Opened, Progress, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Solution
 from comq_onnx.resume import Journal
@@ -40,7 +40,7 @@ def solve_all(
     """Codes, scales and biases of every layer that `journal` does not hold; it is given them."""
     plan = survey_.opened.plan
     model, engine = load(plan.prepared), open_engine(recipe.device, recipe.threads)
-    grids, _ = choose_grids(plan.layers, recipe, plan.placement)
+    grids = plan.grids
     solutions: dict[str, Solution] = {}
     seconds: dict[str, float] = {}
     for layer in plan.layers:

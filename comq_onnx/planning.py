@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +50,8 @@ class Plan:
     opset_before: int
     placement: Placement = NOWHERE
     """Which activations are stored in 8 bits"""
+    halved: tuple[Layer, ...] = ()
+    """Layers whose weights are stored as float16, and computed in float32; they are none of `layers`"""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,12 @@ def open_data(plan_: Plan, data: Any, recipe: Recipe) -> Opened:
     ready = load(plan_.prepared)
     specs = input_specs(plan_.prepared)
     return Opened(plan_, open_calibration(data, specs, recipe, vocabulary(ready)))
+
+
+def regridded(opened: Opened, recipe: Recipe) -> Opened:
+    """The same layers and data with the grids of another recipe."""
+    grids, notes = choose_grids(opened.plan.layers, recipe, opened.plan.placement)
+    return replace(opened, plan=replace(opened.plan, grids=grids, notes=notes))
 
 
 def choose_grids(

@@ -21,7 +21,7 @@ from comq_onnx.graph.io import load, to_proto
 from comq_onnx.joint import Site, join
 from comq_onnx.layerwise import Solved, solve, solve_layers
 from comq_onnx.meter import Meter
-from comq_onnx.planning import Opened, Progress, choose_grids, silent
+from comq_onnx.planning import Opened, Progress, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, Solution
 from comq_onnx.resume import Journal
@@ -62,7 +62,7 @@ class March:
         self._journal = journal
         self._model, self._engine = load(opened.plan.prepared), open_engine(recipe.device, recipe.threads)
         self._named = {layer.name: layer for layer in opened.plan.layers}
-        self._grids, _ = choose_grids(opened.plan.layers, recipe, opened.plan.placement)
+        self._grids = opened.plan.grids
         wide = widen(to_proto(self._model))
         self._sampling = Sampling(recipe.seed, self._calibration.samples)
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)

@@ -12,7 +12,7 @@ from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.locate import names_in
 from comq_onnx.graph.share import share_equal_weights
 from comq_onnx.layerwise import Solved
-from comq_onnx.planning import Opened, choose_grids
+from comq_onnx.planning import Opened
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import LayerReport, Solution, TwinGrid, ValueGrid
 from comq_onnx.run.data import Calibration
@@ -49,7 +49,6 @@ def write(
     """
     plan_ = opened.plan
     model = load(plan_.prepared)
-    _, notes = choose_grids(plan_.layers, recipe, plan_.placement)
     target = TARGETS[recipe.target]
     stored = Stored(plan_.placement, grids or {}, twins or {})
     written = target.rewrite(model, plan_.layers, solved.solutions, recipe, stored)
@@ -58,7 +57,7 @@ def write(
     taken = names_in(model) if solved.blocks else set()
     for block in solved.blocks:
         add_block_bias(model, block, taken)
-    lines = layer_lines(plan_.layers, solutions, written, notes, solved.seconds, solved.drift)
+    lines = layer_lines(plan_.layers, solutions, written, plan_.notes, solved.seconds, solved.drift)
     lines = with_activations(lines, plan_.placement)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
     proto, said = to_proto(model), twin_notes(opened, recipe, twins or {})

@@ -30,7 +30,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import save
 from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import Survey, solve_all, survey
-from comq_onnx.planning import open_run
+from comq_onnx.planning import open_run, regridded
 from comq_onnx.recipe import Recipe
 from comq_onnx.sequential import march
 
@@ -79,9 +79,16 @@ def bench_row(trial: Trial, solved: Solved, recipe: Recipe, folder: Path) -> dic
 
 def solve(trial: Trial, recipe: Recipe) -> Solved:
     """Every layer's solution, on the inputs the recipe names."""
+    trial = replanned(trial, recipe)
     if recipe.inputs == "quantized":
         return march(trial.survey.opened, recipe)
     return solve_all(trial.survey, recipe)
+
+
+def replanned(trial: Trial, recipe: Recipe) -> Trial:
+    """The same float pass for another recipe's grids."""
+    surveyed = replace(trial.survey, opened=regridded(trial.survey.opened, recipe))
+    return replace(trial, survey=surveyed)
 
 
 def without_bias(solved: Solved) -> Solved:
@@ -121,7 +128,7 @@ def bench_model(model: RealModel, places: Places, args: argparse.Namespace, reco
         solved = without_bias(bare) if bare else solve(trial, recipe)
         known[width, name] = solved
         with tempfile.TemporaryDirectory() as folder:
-            row = bench_row(trial, solved, recipe, Path(folder))
+            row = bench_row(replanned(trial, recipe), solved, recipe, Path(folder))
         rows.append({"width": width, "solver": name, **row})
         say(f"{model.name} W{width} {name}: {brief(row['scores'])} ({row['solve_seconds']:.0f} s to solve)")
         write_json(args)

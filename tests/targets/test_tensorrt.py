@@ -13,7 +13,7 @@ from targets.layer_cases import CASES, initializers
 
 from comq_onnx import quantize
 from comq_onnx.errors import ComqError
-from comq_onnx.evaluate.size import file_bytes
+from comq_onnx.targets.size import file_bytes
 from comq_onnx.planning import plan
 from comq_onnx.recipe import Recipe
 from comq_onnx.targets import TARGETS

@@ -8,7 +8,7 @@ import pytest
 from evaluate.estimating import convolutions, residual
 from graphs import model, weight
 
-from comq_onnx.evaluate.size import file_bytes
+from comq_onnx.targets.size import file_bytes
 from comq_onnx.pipeline import quantize
 from comq_onnx.planning import plan
 from comq_onnx.recipe import Recipe
