@@ -13,6 +13,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.prepare import prepare
+from comq_onnx.graph.rules import by_rule, governed
 from comq_onnx.graph.tensors import FLOAT_DTYPES
 from comq_onnx.graph.vocabulary import vocabulary
 from comq_onnx.grid import Grid
@@ -24,6 +25,8 @@ from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import NOWHERE, ActivationRules, Placement, place
 
 OTHER_TARGETS = "use --target ort, openvino or tensorrt, which have files of their own, or --activations none"
+
+HALVED, KEPT_HALF = "stored as float16 by --rule", "kept float16 by --rule"
 
 
 class Progress(Protocol):
@@ -73,20 +76,56 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
     rules = target.activations(recipe, given)
     ready = prepare(loaded, target.required_opset(loaded, recipe), absorb=rules is not None)
     found, skipped = find_layers(ready, recipe)
+    found, halved, skipped = set_halves_apart(found, skipped, recipe)
+    check_any(found, (skipped, halved), model)
     placement = NOWHERE if rules is None else place(ready, found, rules, recipe.size_first)
     layers, skipped = refuse(found, skipped, recipe, placement)
     if rules is not None and recipe.activations in ("int8", "dynamic"):
         check_placement(placement, layers, rules, recipe)
-    if not layers:
-        why = "; ".join(sorted({s.reason for s in skipped})) or "it has no weight of rank 2 or more"
-        raise ComqError(
-            f"no layer can be quantized: {why}",
-            where=describe(model),
-            fix="inspect the model or widen the selection",
-        )
+    check_any(layers, (skipped, halved), model)
     grids, notes = choose_grids(layers, recipe, placement)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
-    return Plan(source, to_proto(ready), tuple(layers), tuple(skipped), grids, notes, before, placement)
+    kept = tuple(skipped)
+    return Plan(source, to_proto(ready), tuple(layers), kept, grids, notes, before, placement, tuple(halved))
+
+
+def set_halves_apart(
+    layers: Sequence[Layer], skipped: Sequence[Skipped], recipe: Recipe
+) -> tuple[list[Layer], list[Layer], list[Skipped]]:
+    """Layers to quantize, those whose weights a rule stores as float16, and what stays as it is.
+
+    Where all that is not quantized is float16 anyway, and for weights that are no float32, there is no more
+    to do: the rule keeps them.
+    """
+    rules, half = governed(layers, recipe), TARGETS[recipe.target].half(recipe)
+    left, halved, kept = [], [], list(skipped)
+    for layer in layers:
+        if layer.name not in rules or rules[layer.name].width != "float16":
+            left.append(layer)
+        elif layer.dtype == "float16" or (half and layer.dtype == "float32"):
+            kept.append(left_float(layer, KEPT_HALF))
+        elif layer.dtype == "float32":
+            halved.append(layer)
+        else:
+            kept.append(left_float(layer, f"only float32 is stored as float16: stays {layer.dtype}"))
+    return left, halved, kept
+
+
+def check_any(
+    layers: Sequence[Layer],
+    others: tuple[Sequence[Skipped], Sequence[Layer]],
+    model: str | Path | onnx.ModelProto,
+) -> None:
+    """ComqError where no layer is left to quantize; `others` are those kept, and those stored as float16."""
+    if layers:
+        return
+    skipped, halved = others
+    reasons = {s.reason for s in skipped} | ({HALVED} if halved else set())
+    raise ComqError(
+        f"no layer can be quantized: {'; '.join(sorted(reasons)) or 'it has no weight of rank 2 or more'}",
+        where=describe(model),
+        fix="inspect the model or widen the selection",
+    )
 
 
 def check_placement(
@@ -111,11 +150,11 @@ def refuse(
     layers: Sequence[Layer], skipped: Sequence[Skipped], recipe: Recipe, placement: Placement
 ) -> tuple[list[Layer], list[Skipped]]:
     """Layers that the target's runtime has a use for; the others are skipped, with the target's reason."""
-    target = TARGETS[recipe.target]
+    target, rules = TARGETS[recipe.target], governed(layers, recipe)
     taken, refused = [], list(skipped)
     for layer in layers:
-        held = placement.reasons.get(layer.name, "")
-        why = "" if layer.name in placement.layers else target.refuses(layer, recipe, held)
+        held, asked = placement.reasons.get(layer.name, ""), by_rule(recipe, rules.get(layer.name))
+        why = "" if layer.name in placement.layers else target.refuses(layer, asked, held)
         if why:
             refused.append(left_float(layer, why))
         else:
@@ -156,15 +195,18 @@ def regridded(opened: Opened, recipe: Recipe) -> Opened:
 def choose_grids(
     layers: Sequence[Layer], recipe: Recipe, placement: Placement
 ) -> tuple[dict[str, Grid], dict[str, str]]:
-    """The grid of every layer, and why it is not the one asked for where it is not."""
-    target = TARGETS[recipe.target]
+    """The grid of every layer, and why it is not the one asked for where it is not. Rules by hand win."""
+    target, rules = TARGETS[recipe.target], governed(layers, recipe)
     inner = [layer.name for layer in layers if layer.op != "Gather"]
     wide = {inner[0], inner[-1]} if recipe.first_last == "int8" and inner else set()
     grids: dict[str, Grid] = {}
     notes: dict[str, str] = {}
     for layer in layers:
+        rule = rules.get(layer.name)
         bits = 8 if layer.name in wide or layer.op == "Gather" else recipe.bits
-        grids[layer.name], note = target.grid(layer, recipe, bits, layer.name in placement.layers)
+        bits = rule.bits if rule and rule.bits else bits
+        eight_bit = layer.name in placement.layers
+        grids[layer.name], note = target.grid(layer, by_rule(recipe, rule), bits, eight_bit)
         if note:
             notes[layer.name] = note
     return grids, notes

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from comq_onnx.errors import ComqError
+from comq_onnx.rules import BLOCK_SIZES, BLOCKS, Rule, parse_rule
 
 Weights = Literal["int4", "int8", "int3", "int2"]
 Solver = Literal["comq", "comq-paper", "gptq", "rtn"]
@@ -19,7 +20,23 @@ Inputs = Literal["auto", "quantized", "float"]
 FirstLast = Literal["same", "int8"]
 WeightForm = Literal["auto", "dq"]
 
-BLOCK_SIZES = (16, 32, 64, 128, 256)
+__all__ = ["BLOCK_SIZES", "CHOICES", "Recipe"]
+
+CHOICES = {
+    "weights": get_args(Weights),
+    "activations": get_args(Activations),
+    "calibration_method": get_args(CalibrationMethod),
+    "high_precision_dtype": get_args(HighPrecision),
+    "solver": get_args(Solver),
+    "effort": get_args(Effort),
+    "bias": get_args(BiasMode),
+    "inputs": get_args(Inputs),
+    "target": get_args(TargetName),
+    "weight_form": get_args(WeightForm),
+    "first_last": get_args(FirstLast),
+    "block_size": ("auto", *BLOCKS),
+}
+"""The values of the fields that have a list of them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,10 @@ class Recipe:
 
     `block_size` is ``"auto"`` (the target's choice), ``"channel"``, ``"tensor"`` or a power of two from
     16 to 256. Patterns are regular expressions searched in node names; one that matches nothing is an error.
+
+    `rules`, each ``REGEX=WIDTH`` or ``REGEX=WIDTH:BLOCK``, go before `weights`, `block_size` and `first_last`
+    for the layers whose names they are found in; the last that matches wins. WIDTH is ``float``, ``float16``
+    or one of `weights`, BLOCK one of `block_size`. `keep_float` patterns win over rules.
 
     `activations` ``"int8"`` stores activations in 8 bits where the target has kernels for it, ``"dynamic"``
     rounds them on the fly, ``"auto"`` is the target's choice; `calibration_method` is how their ranges are
@@ -72,6 +93,8 @@ class Recipe:
     nodes_to_quantize: tuple[str, ...] = ()
     nodes_to_exclude: tuple[str, ...] = ()
     op_types_to_quantize: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = ()
     calibration_samples: int = 256
     batch_size: int = 1
     calibration_shapes: str = ""
@@ -86,23 +109,10 @@ class Recipe:
         self._check_counts()
         self._check_ranges()
         self._check_biases()
+        self._parsed_rules()
 
     def _check_choices(self) -> None:
-        choices = {
-            "weights": get_args(Weights),
-            "activations": get_args(Activations),
-            "calibration_method": get_args(CalibrationMethod),
-            "high_precision_dtype": get_args(HighPrecision),
-            "solver": get_args(Solver),
-            "effort": get_args(Effort),
-            "bias": get_args(BiasMode),
-            "inputs": get_args(Inputs),
-            "target": get_args(TargetName),
-            "weight_form": get_args(WeightForm),
-            "first_last": get_args(FirstLast),
-            "block_size": ("auto", "channel", "tensor", *map(str, BLOCK_SIZES)),
-        }
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise ComqError(
@@ -164,9 +174,22 @@ class Recipe:
                 fix="use --bias channel",
             )
 
+    def _parsed_rules(self) -> list[Rule]:
+        return [parse_rule(text) for text in self.rules]
+
     @property
     def bits(self) -> int:
         return int(self.weights.removeprefix("int"))
+
+    @property
+    def narrowest(self) -> int:
+        """The fewest bits of a code, among `weights` and `rules`."""
+        return min([self.bits, *(rule.bits for rule in self._parsed_rules() if rule.bits)])
+
+    @property
+    def block_sizes(self) -> tuple[str, ...]:
+        """All that a layer's blocks are asked to be: by `block_size`, and by `rules`."""
+        return (self.block_size, *(rule.block for rule in self._parsed_rules() if rule.block))
 
     @property
     def run_device(self) -> str:

@@ -12,10 +12,12 @@ from comq_onnx.graph.derived import Root, constant_roots
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import layout_of
 from comq_onnx.graph.locate import node_of, nodes_of
+from comq_onnx.graph.rules import governed
 from comq_onnx.graph.slots import RECURRENT_INPUTS, WEIGHT_INPUTS, attribute, weight_input
 from comq_onnx.graph.tensors import FLOAT_DTYPES, Tensor, bytes_of, dtype_of, shape_of, values_of
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import ConvGeometry, Layer, LayoutKind, Skipped
+from comq_onnx.rules import KEEP_FLOAT, RULE, Rule, parse_rule
 
 __all__ = ["find_layers", "node_of"]
 
@@ -47,7 +49,8 @@ def find_layers(model: Model, recipe: Recipe) -> tuple[list[Layer], list[Skipped
 
     A weight is a floating-point constant of two or more axes that an operator multiplies by, or any such
     constant of notable size; bodies of If, Loop and Scan are searched too. Neither shapes of activations nor
-    the activations themselves are needed. Patterns are searched in node names with `re.search`.
+    the activations themselves are needed. Patterns are searched in node names with `re.search`. Layers that a
+    rule stores as float16 are among the layers; an embedding is one where a rule says so.
 
     Raises
     ------
@@ -56,17 +59,23 @@ def find_layers(model: Model, recipe: Recipe) -> tuple[list[Layer], list[Skipped
         quantized holds NaN or Inf.
     """
     candidates, skipped = _survey(model, recipe)
-    quantize = [_compile(p, "--nodes-to-quantize", candidates) for p in recipe.nodes_to_quantize]
-    exclude = [_compile(p, "--nodes-to-exclude", candidates) for p in recipe.nodes_to_exclude]
-    _check_op_types(recipe, candidates)
+    _check_rules(recipe, candidates)
+    rules = governed((c.layer for c in candidates), recipe)
+    offered = [c for c in candidates if _is_offered(c.layer, recipe, rules.get(c.layer.name))]
+    quantize = [_compile(p, "--nodes-to-quantize", offered) for p in recipe.nodes_to_quantize]
+    exclude = [_compile(p, "--nodes-to-exclude", offered) for p in recipe.nodes_to_exclude]
+    _check_op_types(recipe, offered)
     layers: list[Layer] = []
     for candidate in candidates:
-        reason = _not_selected(candidate.layer, recipe, quantize, exclude)
+        layer, rule = candidate.layer, rules.get(candidate.layer.name)
+        reason = _kept(layer, recipe, rule)
+        if _is_offered(layer, recipe, rule):  # what is left out of the selection is that first of all
+            reason = _not_selected(layer, recipe, quantize, exclude) or reason
         if reason:
             skipped.append(_skipped(candidate.node, candidate.weight, reason))
         else:
             _check_finite(candidate)
-            layers.append(candidate.layer)
+            layers.append(layer)
     order = {node.name: place for place, (node, _) in enumerate(nodes_of(model))}
     return layers, sorted(skipped, key=lambda s: order[s.name])
 
@@ -130,10 +139,9 @@ def _shape_obstacle(node: gs.Node, weight: gs.Constant, recipe: Recipe) -> str:
     if node.op == "Gemm" and any(attribute(node, flag, 0) for flag in ("transA", "transB")):
         return "Gemm is not in the form MatMul + Add: the model was not prepared"
     if node.op == "Gather":
-        if not recipe.quantize_embeddings:
-            return EMBEDDING_REASON
-        if attribute(node, "axis", 0) != 0 or len(shape) != 2:
-            return "Gather does not look up rows of a table"
+        if attribute(node, "axis", 0) == 0 and len(shape) == 2:
+            return ""  # the recipe decides
+        return "Gather does not look up rows of a table" if recipe.quantize_embeddings else EMBEDDING_REASON
     return ""
 
 
@@ -211,6 +219,25 @@ def _geometry(node: gs.Node, shape: tuple[int, ...]) -> ConvGeometry:
 
 def _skipped(node: gs.Node, weight: gs.Constant, reason: str) -> Skipped:
     return Skipped(node.name, node.op, weight.name, shape_of(weight), bytes_of(weight), reason)
+
+
+def _is_offered(layer: Layer, recipe: Recipe, rule: Rule | None) -> bool:
+    """Whether the recipe selects from it: embeddings only where they are asked for."""
+    return layer.op != "Gather" or recipe.quantize_embeddings or (rule is not None and rule.width != "float")
+
+
+def _kept(layer: Layer, recipe: Recipe, rule: Rule | None) -> str:
+    """Why a layer stays float that the selection does not leave out; empty where it does not."""
+    if rule is not None and rule.width == "float":
+        return f"kept float by {rule.flag}"
+    return "" if _is_offered(layer, recipe, rule) else EMBEDDING_REASON
+
+
+def _check_rules(recipe: Recipe, candidates: Sequence[_Candidate]) -> None:
+    for text in recipe.rules:
+        _compile(parse_rule(text).pattern, RULE, candidates)
+    for pattern in recipe.keep_float:
+        _compile(pattern, KEEP_FLOAT, candidates)
 
 
 def _not_selected(

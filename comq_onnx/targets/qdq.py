@@ -57,9 +57,9 @@ class QdqTarget:
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """The lowest opset that holds `recipe`: packed int2 25, int4 and blocks 21, half scales 19, DQ 13."""
-        if recipe.bits < 8:
-            return INT2_OPSET if recipe.bits == 2 and self.packed_int2 else INT4_OPSET
-        if recipe.block_size not in ("auto", "channel", "tensor"):
+        if recipe.narrowest < 8:
+            return INT2_OPSET if recipe.narrowest == 2 and self.packed_int2 else INT4_OPSET
+        if not {"auto", "channel", "tensor"}.issuperset(recipe.block_sizes):
             return INT4_OPSET
         nodes = [node for node, _ in nodes_of(model)]
         constants = [t for node in nodes for t in node.inputs if isinstance(t, gs.Constant)]

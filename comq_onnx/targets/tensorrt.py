@@ -82,7 +82,7 @@ class TensorRT:
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
         """21 for int4, 19 for int8."""
-        return INT4_OPSET if recipe.bits < 8 else INT8_OPSET
+        return INT4_OPSET if recipe.narrowest < 8 else INT8_OPSET
 
     def activations(self, recipe: Recipe, given: bool) -> ActivationRules | None:
         """All layers in 8 bits on request; with samples, convolutions are, for which there is no int4.

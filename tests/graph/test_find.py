@@ -294,3 +294,41 @@ def test_a_weight_made_by_a_generator_is_listed():
     assert reasons(model(body, *io, shape=np.array([4, 3, 3, 3]))) == {
         "w": "weight is computed at run time by ConstantOfShape"
     }
+
+
+def embedding(axis=0):
+    body = f"e = Gather <axis = {axis}> (table, ids) y = MatMul(e, w)"
+    io = ("int64[2, 4] ids", "float[a, b, c] y")
+    proto = model(body, *io, table=rand(4, 4), w=rand(4, 3))
+    proto.graph.node[0].name, proto.graph.node[1].name = "tokens", "head"
+    return proto
+
+
+@pytest.mark.parametrize("width", ["int8", "int4:32", "float16"])
+def test_a_rule_selects_an_embedding(width):
+    layers, skipped = find(embedding(), rules=(f"tokens={width}",))
+    assert [layer.name for layer in layers] == ["tokens", "head"]
+    assert skipped == []
+
+
+def test_an_embedding_that_no_rule_names_is_selected_as_before():
+    assert reasons(embedding(), rules=("head=int8",)) == {
+        "table": "embedding table: use --quantize-embeddings"
+    }
+    with pytest.raises(ComqError, match="--nodes-to-exclude: 'tokens' matches no quantizable node"):
+        find(embedding(), nodes_to_exclude=("tokens",))
+    assert reasons(embedding(), rules=("tokens=int8",), op_types_to_quantize=("MatMul",)) == {
+        "table": "not selected by --op-types-to-quantize"
+    }
+
+
+def test_a_rule_has_no_form_for_columns_of_a_table():
+    with pytest.raises(ComqError, match="--rule: 'tokens' matches no quantizable node"):
+        find(embedding(axis=1), rules=("tokens=int8",))
+
+
+def test_a_weight_that_a_rule_keeps_float_need_not_be_finite():
+    proto = two_layers()
+    proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.full((4, 4), np.nan, np.float32), "u"))
+    assert reasons(proto, keep_float=("head",)) == {"u": "kept float by --keep-float"}
+    assert reasons(proto, rules=("head=float",)) == {"u": "kept float by --rule"}

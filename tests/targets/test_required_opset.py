@@ -35,3 +35,19 @@ def test_a_conv_in_int8_needs_no_dequantize_linear():
 def test_half_precision_scales_need_opset_19():
     loaded = load(model(MATMUL.replace("float", "float16"), opset=13, W=weight(64, 8, dtype=np.float16)))
     assert TARGETS["portable"].required_opset(loaded, Recipe(weights="int8")) == 19
+
+
+@pytest.mark.parametrize(
+    ("recipe", "target", "opset"),
+    [
+        (Recipe(weights="int8", rules=("a=int4",)), "portable", 21),
+        (Recipe(weights="int8", rules=("a=float16", "b=int8")), "portable", 13),
+        (Recipe(weights="int8", rules=("a=int8:32",)), "portable", 21),
+        (Recipe(weights="int8", rules=("a=int8:tensor",)), "portable", 13),
+        (Recipe(weights="int4", rules=("a=int2",)), "ort", 25),
+        (Recipe(weights="int4", rules=("a=int8",)), "ort", 21),
+        (Recipe(weights="int8", rules=("a=int4",)), "tensorrt", 21),
+    ],
+)
+def test_the_narrowest_rule_decides(recipe, target, opset):
+    assert TARGETS[target].required_opset(load(model(MATMUL, opset=9, W=weight(64, 8))), recipe) == opset
