@@ -1,16 +1,17 @@
 """The command line: parse, call, print. Heavy imports wait until a command runs."""
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from comq_onnx.cli_check import check
 from comq_onnx.cli_program import SETTINGS, Gibibytes, Program
+from comq_onnx.cli_recipe import default_output, recipe_of
+from comq_onnx.cli_report import check_report_path, write_report
 from comq_onnx.errors import ComqError
-from comq_onnx.interrupt import INTERRUPTED, held_back, leave, temporary_files_together, terminable
+from comq_onnx.interrupt import INTERRUPTED, leave, temporary_files_together, terminable
 from comq_onnx.recipe import BLOCK_SIZES, Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 FAILED, STRICT = 1, 3
 FILE = click.Path(path_type=Path)
-REPORTS = (".json", ".html")
 SIZES = ", ".join(map(str, BLOCK_SIZES))
 BLOCK_SIZE_HELP = f"Rows to a scale: auto (the target's choice), {SIZES}, channel (or -1), tensor."
 
@@ -90,6 +90,16 @@ def main() -> None:
 @click.option("--nodes-to-exclude", multiple=True, metavar="REGEX", help="Keep these float; repeatable.")
 @click.option("--op-types-to-quantize", multiple=True, metavar="OP", help="Only these ops; repeatable.")
 @click.option(
+    "--rule",
+    "rules",
+    multiple=True,
+    metavar="REGEX=WIDTH[:BLOCK]",
+    help="Width of these nodes' weights: float, float16, int8 to int2; the last match wins; repeatable.",
+)
+@click.option(
+    "--keep-float", multiple=True, metavar="REGEX", help="Keep these float, whatever rules say; repeatable."
+)
+@click.option(
     "--memory", "memory_gib", type=Gibibytes(), default=0.0, help="Bound, such as 2GB [default: half of all]."
 )
 @click.option(
@@ -103,6 +113,8 @@ def main() -> None:
     metavar="DIR",
     help="Keep solved layers there; run again to go on where it stopped.",
 )
+@click.option("--config", type=FILE, help="Read a recipe from this .toml file; flags win over it.")
+@click.option("--save-config", type=FILE, help="Write the recipe to this .toml file.")
 @click.option("--report", "report_path", type=FILE, help="Write the report to this .json or .html file.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop before calibration.")
 @click.option(
@@ -126,10 +138,13 @@ def quantize(
     Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 --strict not met,
     130 interrupted.
     """
-    path = output or default_output(model, options["weights"])
+    try:
+        recipe = recipe_of(click.get_current_context(), options)
+    except ComqError as error:
+        fail(error)
+    path = output or default_output(model, recipe.weights)
     before = identity(path)
     try:
-        recipe = Recipe(**as_recipe(options))
         if dry_run:
             show_plan(model, calibration_data, recipe)
             return
@@ -139,8 +154,7 @@ def quantize(
             if report_path:
                 write_report(report, report_path)
     except ComqError as error:
-        click.echo(f"comq-onnx: {error}", err=True)
-        sys.exit(FAILED)
+        fail(error)
     except KeyboardInterrupt:
         click.echo(f"comq-onnx: {interrupted(path, before, resume)}", err=True)
         leave(INTERRUPTED)
@@ -149,15 +163,9 @@ def quantize(
         sys.exit(STRICT)
 
 
-def as_recipe(options: dict[str, Any]) -> dict[str, Any]:
-    """Flag values as recipe fields: -1 is the peers' spelling of per-channel."""
-    plain = dict(options)
-    plain["block_size"] = "channel" if plain["block_size"] == "-1" else plain["block_size"]
-    return plain
-
-
-def default_output(model: Path, weights: str) -> Path:
-    return model.with_name(f"{model.stem}_{weights}.onnx")
+def fail(error: ComqError) -> NoReturn:
+    click.echo(f"comq-onnx: {error}", err=True)
+    sys.exit(FAILED)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -175,35 +183,6 @@ def interrupted(output: Path, before: tuple[int, int] | None, resume: Path | Non
         return f"interrupted; {output} is written."
     again = f"; run again with --resume {resume} to go on" if resume else ""
     return f"interrupted; nothing was written{again}."
-
-
-def write_report(report: "Report", path: Path) -> None:
-    """As JSON for machines, or as a page for people, by the name of the file."""
-    from comq_onnx.evaluate.page import page
-
-    text = page(report) if path.suffix == ".html" else json.dumps(report.as_dict(), indent=1) + "\n"
-    try:
-        with held_back():
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ComqError(
-            f"the report cannot be written ({error.strerror})",
-            where=f"--report {path}",
-            fix="the model is written; choose another file for the report",
-        ) from None
-
-
-def check_report_path(path: Path | None) -> None:
-    if path and path.suffix not in REPORTS:
-        raise ComqError(
-            "a report is written as JSON or HTML",
-            where=f"--report {path}",
-            fix="name it .json or .html",
-        )
-    if path and path.is_dir():
-        raise ComqError("the report is a folder", where=f"--report {path}", fix="name a file in it")
-    if path and not path.parent.is_dir():
-        raise ComqError("the report's folder does not exist", where=f"--report {path}", fix="create it first")
 
 
 def run(
@@ -228,12 +207,14 @@ def run(
 def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     """The layers, the size of the file, and what a run would take; without running the model."""
     from comq_onnx.evaluate.report import model_bytes
-    from comq_onnx.targets.size import file_bytes
     from comq_onnx.evaluate.table import print_plan
+    from comq_onnx.planning import HALVED, left_float
     from comq_onnx.planning import plan as plan_of
+    from comq_onnx.targets.size import file_bytes
 
     plan, console = plan_of(model, recipe, data is not None), wide_console()
-    print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, console)
+    halved = (left_float(layer, HALVED) for layer in plan.halved)
+    print_plan(plan.layers, (*plan.skipped, *halved), plan.grids, plan.notes, console)
     before = model_bytes(plan.source)
     after = file_bytes(plan.prepared, plan.layers, plan.grids, recipe, plan.placement)
     tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)

@@ -1,9 +1,10 @@
 """How the command line is read: commands, spellings, sizes."""
 
-import re
 from typing import Any
 
 import click
+
+from comq_onnx.sizes import gibibytes
 
 
 def hyphens(token: str) -> str:
@@ -17,13 +18,10 @@ class Gibibytes(click.ParamType):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"\s*(\d+\.?\d*)\s*([KMGT]?)(i?)(B?)\s*", str(value), re.IGNORECASE)
-        if found is None:
-            self.fail(f"{value!r} is not a size; write it as 2GB, 1.5GiB or 800MB", param, ctx)
-        number, unit, binary, _ = found.groups()
-        power = "KMGT".index(unit.upper()) + 1 if unit else 3
-        base = 1000.0 if unit and not binary else 1024.0
-        return float(number) * base**power / 1024.0**3
+        try:
+            return gibibytes(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Program(click.Group):

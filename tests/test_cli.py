@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 from graphs import model, weight
 
 from comq_onnx.cli import main
+from comq_onnx.config import read_recipe
+from comq_onnx.recipe import Recipe
 
 NET = """g (float[B,64] x) => (float[B,16] y) {
   h = MatMul(x, w1)
@@ -208,3 +210,87 @@ def test_quiet_is_quiet(net: Path) -> None:
 
 def test_a_wrong_flag_is_a_usage_error(net: Path) -> None:
     assert call(net, "--wieghts", "int4").exit_code == 2
+
+
+def test_rules_are_shown_before_and_hold_after(net: Path) -> None:
+    words = ("--rule", "fc=int8", "--rule", "fc2=int4:32")
+    told = call(net, "--dry-run", *words)
+    assert told.exit_code == 0
+    lines = {line.split()[0]: line for line in told.stdout.splitlines() if line.startswith("fc")}
+    assert "int8 channel" in lines["fc1"]
+    assert "int4 b32" in lines["fc2"]
+    report = net.with_name("report.json")
+    done = call(net, "-o", net.with_name("o.onnx"), "--keep-float", "fc1", *words, "--report", report)
+    assert done.exit_code == 0
+    found = {line["name"]: line for line in json.loads(report.read_text())["lines"]}
+    assert found["fc1"]["reason"] == "kept float by --keep-float"
+    assert found["fc2"]["grid"] == "int4 b32"
+
+
+def test_float16_by_rule_is_shown(net: Path) -> None:
+    told = call(net, "--dry-run", "--rule", "fc1=float16")
+    assert told.exit_code == 0
+    assert "kept: stored as float16 by --rule" in told.stdout
+
+
+def test_the_command_line_wins_over_the_file(net: Path) -> None:
+    config, saved = net.with_name("recipe.toml"), net.with_name("saved.toml")
+    config.write_text('weights = "int8"\nseed = 3\nrule = ["fc1=int2"]\nkeep_float = ["fc2"]\n')
+    told = call(net, "--dry-run", "--config", config, "--rule", "fc1=int3", "--save_config", saved)
+    assert told.exit_code == 0
+    assert "int3" in told.stdout
+    assert "kept: kept float by --keep-float" in told.stdout
+    assert read_recipe(saved) == {
+        "weights": "int8",
+        "seed": 3,
+        "rules": ("fc1=int3",),
+        "keep_float": ("fc2",),
+    }
+    # A default that is typed is typed.
+    again = ("--dry-run", "--config", saved, "--save-config", saved, "--weights", "int4", "--seed", 0)
+    assert call(net, *again).exit_code == 0
+    assert read_recipe(saved) == {"rules": ("fc1=int3",), "keep_float": ("fc2",)}
+
+
+def test_the_output_is_named_by_the_width_in_the_file(net: Path) -> None:
+    config = net.with_name("recipe.toml")
+    config.write_text('weights = "int8"\nsolver = "rtn"\n')
+    assert call(net, "-q", "--config", config).exit_code == 0
+    assert net.with_name("net_int8.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("weights = ", "it is no TOML"),
+        ("width = 'int4'", "width: it is no field"),
+        ("seed = '1'", "seed: '1'"),
+    ],
+)
+def test_a_bad_recipe_ends_with_one_sentence(net: Path, text: str, words: str) -> None:
+    config = net.with_name("recipe.toml")
+    config.write_text(text)
+    refused = call(net, "-o", net.with_name("o.onnx"), "--config", config)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"comq-onnx: --config {config}: ")
+    assert words in refused.stderr
+    assert not net.with_name("o.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--rule", "fc1"), ("--rule", "nothing=int8"), ("--keep-float", "nothing")]
+)
+def test_a_bad_rule_ends_with_one_sentence(net: Path, words: tuple[str, str]) -> None:
+    refused = call(net, "-o", net.with_name("o.onnx"), *words)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"comq-onnx: {words[0]}: ")
+    assert not net.with_name("o.onnx").exists()
+
+
+def test_flags_and_fields_have_the_same_defaults() -> None:
+    options = {p.name: p.default for p in main.commands["quantize"].params}
+    flags = {name: options[name] for name in Recipe.__dataclass_fields__}
+    assert (
+        Recipe(**{k: () if v is None else v for k, v in flags.items() if isinstance(v, str | int | float)})
+        == Recipe()
+    )
