@@ -31,14 +31,16 @@ from comq_onnx.targets.forms import (
     Piece,
     cast_times_scale,
     dequantize_linear,
-    gather_rows,
     plan_linear,
 )
+from comq_onnx.targets.lookup import byte_rows, packed_rows
 from comq_onnx.targets.nbits import matmul_nbits, nbits_block
 from comq_onnx.targets.placement import Stored
 from comq_onnx.targets.ranks import tensor_ranks
 from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, Written
 from comq_onnx.targets.twin import part_products
+
+PACKED_ROWS = "packed on disk and in memory: rows are unpacked as they are looked up"
 
 
 @dataclass(frozen=True)
@@ -203,17 +205,21 @@ def write_nbits(draft: Draft, layer: Layer, solution: Solution) -> Written:
 
 
 def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:
-    """Store an embedding as 8-bit rows that are dequantized after the lookup."""
-    if solution.grid.bits != 8 or solution.scale.shape[1] != 1:
-        raise ValueError(f"{layer.name}: an embedding is written as int8 with a scale per row")
+    """Store an embedding as rows of codes that are dequantized after the lookup."""
+    packed = solution.grid.bits <= 4
+    if not packed and (solution.grid.bits != 8 or solution.scale.shape[1] != 1):
+        raise ValueError(f"{layer.name}: an embedding of wide codes is written as int8 with a scale per row")
     if solution.bias is not None and np.any(solution.bias):
         raise ValueError(f"{layer.name}: an embedding has no bias")
     node, graph = node_of(draft.model, layer)
     output, piece = node.outputs[0], Piece(layer, draft.taken, draft.form.half)
-    gather_rows(piece, solution, node)
+    if packed:
+        packed_rows(piece, solution, node)
+    else:
+        byte_rows(piece, solution, node)
     piece.nodes[-1].outputs[0] = output
     insert_after(graph, node, piece.nodes)
-    return Written(layer.name, CAST_SCALE, piece.bytes)
+    return Written(layer.name, CAST_SCALE, piece.bytes, choice=PACKED_ROWS if packed else "")
 
 
 def unfused(draft: Draft, layer: Layer) -> str:

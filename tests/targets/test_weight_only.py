@@ -40,8 +40,8 @@ CODE_BITS = {("portable", 2): 4, ("ort", 2): 2}
 def write(case, grid, target="portable", dtype="float32", form="auto"):
     """The written file, the layer, the solution and what the writer said."""
     layer = case.layer(dtype)
-    if case.kind == "gather":
-        grid = Grid(8, grid.symmetric, "channel")
+    if case.kind == "gather" and (grid.bits == 8 or grid.granularity == "tensor"):
+        grid = Grid(grid.bits, grid.symmetric, "channel")
     if grid.granularity == "block" and layer.layout.rows % grid.block_size:
         grid = Grid(grid.bits, grid.symmetric, "channel")
     solution = solve_nearest(case.weight(dtype), layer, grid)
@@ -71,7 +71,9 @@ def test_the_file_computes_the_dequantized_weight(kind, grid, target):
     bits = 8 if solution.grid.bits == 8 else CODE_BITS.get((target, solution.grid.bits), 4)
     bits = 4 if bits == 2 and kind == "matmul_odd" else bits
     sign = "" if solution.grid.symmetric else "U"
-    assert stored["W_quantized"].data_type == getattr(TensorProto, f"{sign}INT{bits}")
+    packed = kind == "gather" and bits < 8
+    expected_type = "UINT8" if packed else f"{sign}INT{bits}"
+    assert stored["W_quantized"].data_type == getattr(TensorProto, expected_type)
     parts = [t for n, t in stored.items() if n in ("W_quantized", "W_scale", "W_zero_point")]
     assert said.bytes_after == sum(map(packed_bytes, parts))
     assert ("W_zero_point" in stored) == (not solution.grid.symmetric)
