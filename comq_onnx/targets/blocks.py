@@ -24,7 +24,8 @@ def is_right_side(layout: Layout) -> bool:
 def stored_bits(layer: Layer, bits: int, packed_int2: bool) -> int:
     """Bits a code takes in the file: 3-bit codes, and 2-bit codes where they are not packed, lie in 4.
 
-    onnxruntime (1.31) fuses a 2-bit ``[K, N]`` weight whose N is no multiple of 4 to a wrong result.
+    onnxruntime (1.32) fuses a 2-bit ``[K, N]`` weight whose N is no multiple of 4 to a wrong result: a form
+    that it may fuse has 4 bits, and Cast*scale, which it folds to the right floats, has 2.
     """
     if bits != 2 or not packed_int2 or (is_right_side(layer.layout) and layer.layout.cols % 4):
         return 4 if bits <= 4 else 8
