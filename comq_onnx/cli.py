@@ -233,9 +233,9 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     from comq_onnx.planning import plan as plan_of
 
     plan, console = plan_of(model, recipe, data is not None), wide_console()
-    print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, console)
+    print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, console, plan.halved)
     before = model_bytes(plan.source)
-    after = file_bytes(plan.prepared, plan.layers, plan.grids, recipe, plan.placement)
+    after = file_bytes(plan.prepared, plan.layers, plan.grids, recipe, plan.placement, plan.halved)
     tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)
     if recipe.bias in ("position", "block"):
         tell(f"The numbers of --bias {recipe.bias} come on top; how many they are is measured.", console)

@@ -12,6 +12,7 @@ from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import ActivationKind, Layer, Quality, Solution, ValueGrid
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.halved import store_halved
 from comq_onnx.targets.placement import NOWHERE, Placement, Stored
 
 
@@ -21,8 +22,11 @@ def file_bytes(
     grids: Mapping[str, Grid],
     recipe: Recipe,
     placement: Placement = NOWHERE,
+    halved: Sequence[Layer] = (),
 ) -> int:
     """Bytes of the file: codes as they are packed, scales, biases, and all that stays as it is.
+
+    `halved` are layers that are none of `layers` and whose weights are stored as float16.
 
     The model is rewritten in memory with made-up codes, so that what the target decides is decided by it. Up
     to the few bytes of how the model was made, the size is that of the file.
@@ -33,6 +37,7 @@ def file_bytes(
     grid = ValueGrid(1.0, 0, ActivationKind(signed=False, symmetric=False))
     stored = Stored(placement, {value.tensor: grid for value in placement.values})
     target.rewrite(model, layers, made_up, recipe, stored)
+    store_halved(model, halved, target, recipe)
     share_equal_weights(model)
     proto = to_proto(model)
     return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()
