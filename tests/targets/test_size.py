@@ -36,6 +36,7 @@ def embedded() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         {"block_size": "16", "first_last": "int8"},
         {"quantize_embeddings": True, "weight_form": "dq"},
         {"solver": "rtn"},
+        {"target": "fakequant"},
     ],
 )
 def test_it_is_the_size_of_the_file(made, options: dict, tmp_path: Path) -> None:
