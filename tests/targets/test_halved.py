@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 from targets.layer_cases import CASES, initializers, loaded, optimized_ops, run, with_weight
 
 from comq_onnx.evaluate.agreement import EXACT_LIMIT
+from comq_onnx.evaluate.readback import WrittenFile
 from comq_onnx.graph.half import holds_half
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.layout import layout_of
@@ -59,6 +60,9 @@ def test_the_file_computes_the_rounded_weight(kind, target, tmp_path):
     assert TARGETS[target].lint(proto) == ()
     assert not holds_half(proto)
     assert [o.name for o in proto.graph.output] == ["y"]
+    read = WrittenFile(proto).weight(case.layer())
+    assert read.codes is None
+    np.testing.assert_array_equal(read.values, rounded(case.weight()))
 
 
 @pytest.mark.openvino
@@ -71,6 +75,14 @@ def test_in_openvino(kind, tmp_path):
     expected = run(with_weight(case.proto(), rounded(case.weight())), case.feeds())
     found = run_openvino(tmp_path / "h.onnx", case.feeds(), exact=True)["y"]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["matmul", "gemm_bias", "conv", "gather"])
+def test_a_float32_file_for_tensorrt(kind):
+    recipe = Recipe(target="tensorrt", high_precision_dtype="fp32")
+    proto, said = halved(CASES[kind], "tensorrt", recipe=recipe)
+    assert said.form == "float16"
+    assert TARGETS["tensorrt"].lint(proto, recipe) == ()
 
 
 @pytest.mark.parametrize("kind", ["matmul", "conv", "gather"])
