@@ -208,15 +208,13 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
     """The layers, the size of the file, and what a run would take; without running the model."""
     from comq_onnx.evaluate.report import model_bytes
     from comq_onnx.evaluate.table import print_plan
-    from comq_onnx.planning import HALVED, left_float
     from comq_onnx.planning import plan as plan_of
     from comq_onnx.targets.size import file_bytes
 
     plan, console = plan_of(model, recipe, data is not None), wide_console()
-    halved = (left_float(layer, HALVED) for layer in plan.halved)
-    print_plan(plan.layers, (*plan.skipped, *halved), plan.grids, plan.notes, console)
+    print_plan(plan.layers, plan.skipped, plan.grids, plan.notes, console, plan.halved)
     before = model_bytes(plan.source)
-    after = file_bytes(plan.prepared, plan.layers, plan.grids, recipe, plan.placement)
+    after = file_bytes(plan.prepared, plan.layers, plan.grids, recipe, plan.placement, plan.halved)
     tell(f"File: {before:,} -> about {after:,} bytes ({after / before:.2f}x).", console)
     if recipe.bias in ("position", "block"):
         tell(f"The numbers of --bias {recipe.bias} come on top; how many they are is measured.", console)

@@ -41,12 +41,16 @@ class Solved:
 def solve(
     model: Model, layer: Layer, stats: InputStats | None, grid: Grid, how: tuple[Recipe, Engine]
 ) -> Solution:
-    """One layer's codes, scales and bias. An embedding meets one-hot inputs, for which rounding is best."""
+    """One layer's codes, scales and bias.
+
+    An embedding meets one-hot inputs, for which rounding is best, at few bits with a searched scale.
+    """
     recipe, engine = how
     weight = to_rows(weight_values(model, layer), layer.layout)
     if layer.op == "Gather":
         lookup = Problem(weight, None, grid, scale_dtype(layer, recipe, np.abs(weight).max()))
-        return solve_layer(lookup, "rtn", compensate=False, engine=engine)
+        solver = "rtn" if grid.bits == 8 else "rtn-searched"
+        return solve_layer(lookup, solver, compensate=False, engine=engine)
     problem = Problem(weight, stats, grid, scale_dtype(layer, recipe, np.abs(weight).max()))
     return solve_layer(problem, recipe.solver, recipe.compensate, recipe.effort, engine)
 

@@ -241,13 +241,13 @@ class LayerReport:
     weight: str
     shape: tuple[int, ...]
     grid: str
-    """``int4 b128``, or ``float32`` for a weight that was kept"""
+    """``int4 b128``; ``float16`` for a weight that is stored so, ``float`` for one that was kept"""
     bytes_before: int
     bytes_after: int
     sqnr_before: float | None = None
     sqnr_after: float | None = None
     form: str = ""
-    """How the writer stored it: ``DequantizeLinear`` or ``Cast*scale``"""
+    """How the writer stored it: ``DequantizeLinear``, ``Cast*scale``, ``float16``; empty where it stays"""
     reason: str = ""
     """Why it stayed float, or what fell back; empty otherwise"""
     seconds: float = field(default=0.0, compare=False)

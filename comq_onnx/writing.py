@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from comq_onnx.evaluate.report import layer_lines, skipped_line, with_activations
+from comq_onnx.evaluate.report import halved_lines, layer_lines, skipped_line, with_activations
 from comq_onnx.graph.edit import add_block_bias
 from comq_onnx.graph.half import to_half
 from comq_onnx.graph.io import load, to_proto
@@ -18,6 +18,7 @@ from comq_onnx.records import LayerReport, Solution, TwinGrid, ValueGrid
 from comq_onnx.run.data import Calibration
 from comq_onnx.stats.extremes import extremes
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.halved import store_halved
 from comq_onnx.targets.placement import Stored
 from comq_onnx.twins import twin_notes
 from comq_onnx.version import __version__
@@ -52,6 +53,7 @@ def write(
     target = TARGETS[recipe.target]
     stored = Stored(plan_.placement, grids or {}, twins or {})
     written = target.rewrite(model, plan_.layers, solved.solutions, recipe, stored)
+    halved = store_halved(model, plan_.halved, target, recipe)
     solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
     share_equal_weights(model)
     taken = names_in(model) if solved.blocks else set()
@@ -59,6 +61,7 @@ def write(
         add_block_bias(model, block, taken)
     lines = layer_lines(plan_.layers, solutions, written, plan_.notes, solved.seconds, solved.drift)
     lines = with_activations(lines, plan_.placement)
+    lines += halved_lines(plan_.halved, halved)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
     proto, said = to_proto(model), twin_notes(opened, recipe, twins or {})
     if target.half(recipe):

@@ -17,11 +17,11 @@ from zoo import efficientnet, photographs
 from zoo.model import Places
 
 from comq_onnx.evaluate.estimate import estimate
-from comq_onnx.targets.size import file_bytes
 from comq_onnx.evaluate.speed import measured_speed
 from comq_onnx.pipeline import quantize
 from comq_onnx.planning import open_run
 from comq_onnx.recipe import Recipe
+from comq_onnx.targets.size import file_bytes
 
 GLYPHS = Path(__file__).parents[1] / "samples" / "glyphs"
 

@@ -92,12 +92,12 @@ def _plot(report: Report) -> list[str]:
 
 
 def _table(report: Report) -> list[str]:
-    """Quantized weights in graph order, numbered as in the plot, then those kept float."""
+    """Quantized weights numbered as in the plot, then those stored as float16, then those kept float."""
     heads = "".join(f"<th>{escape(text)}</th>" for text in ("", *columns(report)))
     rows = []
-    for number, line in enumerate((*report.quantized, *report.kept), 1):
+    for number, line in enumerate((*report.quantized, *report.halved, *report.kept), 1):
         first, *inner, last = cells(line, report.drifting)
-        place = str(number) if line.form else ""
+        place = str(number) if number <= len(report.quantized) else ""
         middle = "".join(f'<td class="cell">{escape(text)}</td>' for text in inner)
         rows.append(f"<tr><td>{place}</td><td>{escape(first)}</td>{middle}<td>{escape(last)}</td></tr>")
     return ["<table>", f"<thead><tr>{heads}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"]

@@ -11,9 +11,12 @@ import onnx
 from onnx import numpy_helper
 
 from comq_onnx.errors import ComqError
-from comq_onnx.evaluate.readback_forms import DOMAIN, WEIGHT_ZERO, nbits_weight, scale_behind
+from comq_onnx.evaluate.readback_forms import DOMAIN, WEIGHT_ZERO, lookup_shape, nbits_weight, scale_behind
 from comq_onnx.graph.scopes import Scope, integer_attribute, scopes
 from comq_onnx.records import Layer
+
+ROW_STEPS = ("BitwiseAnd", "Cast", "Mul", "Reshape", "Sub")
+"""What rows of codes go through behind the Gather that looks them up"""
 
 
 @dataclass(frozen=True)
@@ -99,19 +102,40 @@ def of_integers(node: onnx.NodeProto, scope: Scope) -> ReadWeight:
 
 
 def follow_lookup(node: onnx.NodeProto, table: ReadWeight, scope: Scope) -> ReadWeight:
-    """What the rows of an integer `table` become behind the Gather `node`: through Cast, Sub and Mul."""
-    values, name = table.values, node.output[0]
+    """What the rows of an integer `table` become behind the Gather `node`, each of them looked up once.
+
+    A table of more than two axes holds several codes in a byte: it is followed to the Reshape that makes
+    rows of them.
+    """
+    read, name = table, node.output[0]
     if table.codes is None or scope.producer(node.input[0]) is not None:
         return table
-    while len(scope.readers.get(name, ())) == 1 and scope.readers[name][0].op_type in ("Cast", "Sub", "Mul"):
+    while len(scope.readers.get(name, ())) == 1 and scope.readers[name][0].op_type in ROW_STEPS:
         reader = scope.readers[name][0]
-        if reader.op_type != "Cast":
-            other = trace(reader.input[1], scope).values
-            values = values - other if reader.op_type == "Sub" else values * other
-        name = reader.output[0]
-        if reader.op_type == "Mul":
+        if reader.op_type == "Reshape":
+            shape = lookup_shape(reader.input[1], (node.input[1], len(table.values)), scope)
+            return _each(read, lambda array, shape=shape: array.reshape(shape))
+        read, name = _row_step(read, reader, scope), reader.output[0]
+        if reader.op_type == "Mul" and read.values.ndim == 2:
             break
-    return replace(table, values=values)
+    return read
+
+
+def _row_step(read: ReadWeight, node: onnx.NodeProto, scope: Scope) -> ReadWeight:
+    """One operator on rows looked up.
+
+    Of packed rows, what is masked are codes, and what one constant makes of all of them alike still is: it
+    moves them to the lowest bits, or makes them signed.
+    """
+    if node.op_type == "Cast":
+        return read
+    second, constant = trace(node.input[1], scope).values, scope.tensor(node.input[1]) is not None
+    if node.op_type == "BitwiseAnd":
+        values = (read.values.astype(np.int64) & second.astype(np.int64)).astype(np.float64)
+    else:
+        values = read.values - second if node.op_type == "Sub" else read.values * second
+    codes = values.astype(np.int16) if constant and values.ndim > 2 else read.codes
+    return replace(read, codes=codes, values=values)
 
 
 def _dequantized(node: onnx.NodeProto, scope: Scope) -> ReadWeight:

@@ -5,6 +5,7 @@ Read by the definitions of these operators alone: that of ONNX, and that of onnx
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.scopes import Scope, integer_attribute
@@ -62,3 +63,19 @@ def factors(name: str, scope: Scope) -> list[str]:
     if maker is None or maker.op_type != "Mul":
         return [name]
     return [factor for read in maker.input for factor in factors(read, scope)]
+
+
+def lookup_shape(name: str, looked_up: tuple[str, int], scope: Scope) -> list[int]:
+    """The numbers of a shape that is joined from constants and the shape of a lookup's indices.
+
+    `looked_up` is the name of the indices and how many of them there shall be, in one axis. ComqError where
+    anything else takes part.
+    """
+    tensor, node = scope.tensor(name), scope.producer(name)
+    if tensor is not None:
+        return [int(size) for size in numpy_helper.to_array(tensor).reshape(-1)]
+    if node is not None and node.op_type == "Concat":
+        return [size for part in node.input for size in lookup_shape(part, looked_up, scope)]
+    if node is not None and node.op_type == "Shape" and node.input[0] == looked_up[0]:
+        return [looked_up[1]]
+    raise ComqError("it is not computed from the shape of the indices", where=name)

@@ -7,7 +7,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import LayerReport
 from comq_onnx.run.data import Calibration
 from comq_onnx.targets import TARGETS
-from comq_onnx.targets.target import PLAIN
+from comq_onnx.targets.target import HALVED, PLAIN
 
 FAR = (
     "output '{name}' is only {db:.1f} dB close to the float model's: try the file on your task before you "
@@ -61,7 +61,7 @@ def remarks(
     for output in checks.fidelity:
         if output.sqnr_db is not None and output.sqnr_db < FAR_DB:
             told.append(FAR.format(name=output.output, db=output.sqnr_db))
-    stored = [line for line in lines if line.form]
+    stored = [line for line in lines if line.form not in ("", HALVED)]
     folded = [line for line in stored if line.form == "Cast*scale" and line.op != "Gather"]
     dequantized = [line for line in stored if line.form == "DequantizeLinear"]
     unfused = [line for line in dequantized if line.op not in ("MatMul", "Gemm")]

@@ -12,6 +12,7 @@ from comq_onnx.evaluate.verify import Verification
 from comq_onnx.records import Layer, LayerReport, Skipped, Solution, ValueGrid
 from comq_onnx.targets import Written
 from comq_onnx.targets.placement import Placement
+from comq_onnx.targets.target import HALVED
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -40,10 +41,17 @@ class Report:
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
-        return tuple(line for line in self.lines if line.form)
+        """Weights stored as codes, or as what codes stand for."""
+        return tuple(line for line in self.lines if line.form not in ("", HALVED))
+
+    @property
+    def halved(self) -> tuple[LayerReport, ...]:
+        """Weights that were to be float16 and are."""
+        return tuple(line for line in self.lines if line.form == HALVED)
 
     @property
     def kept(self) -> tuple[LayerReport, ...]:
+        """Weights that stay as they were, each with its reason."""
         return tuple(line for line in self.lines if not line.form)
 
     @property
@@ -135,6 +143,25 @@ def with_activations(lines: Sequence[LayerReport], placement: Placement) -> tupl
     said = {name: f"activations stay float: {why}" for name, why in placement.reasons.items()}
     said |= dict.fromkeys(placement.layers, "8-bit")
     return tuple(replace(line, activations=said.get(line.name, "")) for line in lines)
+
+
+def halved_lines(layers: Sequence[Layer], written: Sequence[Written]) -> tuple[LayerReport, ...]:
+    """A line for each weight that was to be stored as float16; one that could not be is kept float."""
+    return tuple(
+        LayerReport(
+            name=layer.name,
+            op=layer.op,
+            weight=layer.weight,
+            shape=layer.layout.shape,
+            grid=form.form or "float",
+            bytes_before=math.prod(layer.layout.shape) * BYTES[layer.dtype],
+            bytes_after=form.bytes_after,
+            form=form.form,
+            reason=form.note,
+            choice=form.choice,
+        )
+        for layer, form in zip(layers, written, strict=True)
+    )
 
 
 def skipped_line(skipped: Skipped) -> LayerReport:

@@ -13,6 +13,7 @@ from comq_onnx.evaluate.report import BYTES, Report, sqnr
 from comq_onnx.evaluate.verify import Fidelity
 from comq_onnx.grid import Grid
 from comq_onnx.records import Layer, LayerReport, Skipped
+from comq_onnx.targets.target import HALVED
 
 INPUT_DB = "input dB"
 
@@ -25,9 +26,9 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def layer_table(report: Report) -> Table:
-    """Quantized layers in graph order; float weights below them, one line each."""
+    """Quantized layers in graph order; below them float16 weights and float ones, one line each."""
     table = Table(*columns(report), box=None, pad_edge=False, header_style="bold")
-    for line in (*report.quantized, *report.kept):
+    for line in (*report.quantized, *report.halved, *report.kept):
         add(table, *cells(line, report.drifting))
     return table
 
@@ -51,6 +52,8 @@ def cells(line: LayerReport, drifting: bool) -> tuple[str, ...]:
         kept = f"kept: {line.reason}"
         return line.name, line.op, shape, "float", "", *drift, f"{line.bytes_before:,}", kept
     gain = f"{decibel(line.sqnr_before)} -> {decibel(line.sqnr_after)}"
+    if line.form == HALVED:
+        gain = ""
     size = f"{line.bytes_before:,} -> {line.bytes_after:,}"
     if line.bias_bytes:
         size += f" + {line.bias_bytes:,} bias"
@@ -83,8 +86,9 @@ def summary(report: Report) -> list[str]:
 def totals(report: Report) -> list[str]:
     """What became of the model as a whole, a sentence each."""
     share = report.bytes_after / report.bytes_before
+    others = f"{as_float16(report.halved)}{len(report.kept)} kept float{kept_reasons(report)}"
     lines = [
-        f"{len(report.quantized)} weights quantized, {len(report.kept)} kept float{kept_reasons(report)}; "
+        f"{len(report.quantized)} weights quantized, {others}; "
         f"{report.bytes_before:,} -> {report.bytes_after:,} bytes ({share:.2f}x); {report.seconds:.1f} s.",
         f"Calibrated on {report.calibration}.",
     ]
@@ -104,6 +108,11 @@ def closeness(fidelity: Fidelity) -> str:
     return "its shape differs from the float model's"
 
 
+def as_float16(weights: Sequence[object]) -> str:
+    """How many weights are stored so, as a part of a list; empty where none is."""
+    return f"{len(weights)} stored as float16, " if weights else ""
+
+
 def kept_reasons(report: Report) -> str:
     reasons = Counter(line.reason for line in report.kept)
     return (
@@ -117,8 +126,9 @@ def print_plan(
     grids: Mapping[str, Grid],
     notes: Mapping[str, str],
     console: Console,
+    halved: Sequence[Layer] = (),
 ) -> None:
-    """What would be quantized, on which grid, and what would stay float and why."""
+    """What would be quantized, on which grid, what would be float16, and what would stay float and why."""
     table = Table(
         "layer", "op", "shape", "grid", "bytes", "note", box=None, pad_edge=False, header_style="bold"
     )
@@ -130,22 +140,22 @@ def print_plan(
         least = -(-size * grid.bits // 8) + scales * width
         before, after = before + size * width, after + least
         shape = "x".join(map(str, layer.layout.shape))
-        add(
-            table,
-            layer.name,
-            layer.op,
-            shape,
-            str(grid),
-            f"{size * width:,} -> {least:,}",
-            notes.get(layer.name, ""),
+        sizes, note = f"{size * width:,} -> {least:,}", notes.get(layer.name, "")
+        add(table, layer.name, layer.op, shape, str(grid), sizes, note)
+    for layer in halved:
+        size = math.prod(layer.layout.shape)
+        shape, sizes = (
+            "x".join(map(str, layer.layout.shape)),
+            f"{size * BYTES[layer.dtype]:,} -> {size * 2:,}",
         )
+        add(table, layer.name, layer.op, shape, HALVED, sizes, "")
     for line in skipped:
         shape = "x".join(map(str, line.shape))
         add(table, line.name, line.op, shape, "float", f"{line.bytes:,}", f"kept: {line.reason}")
     console.print(table)
     console.print(
         f"\n{len(layers)} weights would be quantized ({before:,} -> about {after:,} bytes), "
-        f"{len(skipped)} kept float. Nothing was run or written.",
+        f"{as_float16(halved)}{len(skipped)} kept float. Nothing was run or written.",
         highlight=False,
         soft_wrap=True,
     )

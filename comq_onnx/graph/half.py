@@ -61,9 +61,26 @@ def to_half(proto: onnx.ModelProto, extremes: Mapping[str, float]) -> Halved:
 
 
 def holds_half(proto: onnx.ModelProto) -> bool:
-    """Whether some constant of the main graph, or the target of a Cast, is float16."""
-    casts = (a.i for n in nodes_in(proto.graph) if n.op_type == "Cast" for a in n.attribute if a.name == "to")
-    return HALF in casts or any(tensor.data_type == HALF for tensor in proto.graph.initializer)
+    """Whether a Cast makes float16, or some float16 constant of the main graph takes part as such.
+
+    Those that are only stored so do not: all that is done with them is a Cast, or a lookup of rows in front
+    of one.
+    """
+    nodes = list(nodes_in(proto.graph))
+    casts = (a.i for n in nodes if n.op_type == "Cast" for a in n.attribute if a.name == "to")
+    if HALF in casts:
+        return True
+    halves = {tensor.name for tensor in proto.graph.initializer if tensor.data_type == HALF}
+    looked_up = {n.output[0] for n in nodes if n.op_type == "Gather" and n.input[0] in halves}
+    ends = {value.name for value in proto.graph.output} & (halves | looked_up)
+    computing = (
+        name
+        for n in nodes
+        if n.op_type != "Cast"
+        for place, name in enumerate(n.input)
+        if name in looked_up or (name in halves and not (n.op_type == "Gather" and place == 0))
+    )
+    return bool(ends) or any(computing)
 
 
 class _Writer:

@@ -17,7 +17,7 @@ from comq_onnx.solve.rtn import Rounded
 from comq_onnx.solve.spectrum import FLOOR, estimated
 from comq_onnx.solve.target import corrected
 
-SOLVERS = ("rtn", "gptq", "comq-paper", "comq")
+SOLVERS = ("rtn", "rtn-searched", "gptq", "comq-paper", "comq")
 
 
 def solve_layer(
@@ -30,8 +30,8 @@ def solve_layer(
     problem
         Weight, input statistics and grid. Read only; never written to.
     solver
-        ``"rtn"``, ``"gptq"``, ``"comq-paper"`` or ``"comq"``. The first three solve on the uncentred Gram,
-        as published; ``comq`` does so only without compensation.
+        ``"rtn"``, ``"rtn-searched"``, ``"gptq"``, ``"comq-paper"`` or ``"comq"``. All but the last solve on
+        the uncentred Gram, as published; ``comq`` does so only without compensation.
     compensate
         Fold the bias ``mean^T (W - W')`` that is best for the codes and the scales as stored. Without
         activations there is no mean and so no bias.
@@ -74,6 +74,8 @@ def _run(
     effort, engine = how
     if solver == "rtn":
         return rtn.solve(posed), None, ""
+    if solver == "rtn-searched":
+        return rtn.solve_searched(posed, engine), None, ""
     if solver == "gptq":
         answer, note = gptq.solve(posed, engine)
         return answer, None, note

@@ -1,6 +1,8 @@
 """Round to nearest: the baseline, and with a searched scale a start and a floor for the others."""
 
-from comq_onnx.backends.protocol import Array, Backend
+from comq_onnx.backends.engine import Engine
+from comq_onnx.backends.protocol import Array
+from comq_onnx.solve.panels import by_pieces
 from comq_onnx.solve.pose import Posed
 from comq_onnx.solve.scales import absmax, bounds, searched, spread
 
@@ -13,9 +15,10 @@ def solve(posed: Posed) -> Rounded:
     return rounded(posed, *absmax(posed, live_only=False))
 
 
-def solve_searched(posed: Posed, backend: Backend) -> Rounded:
-    """Nearest steps at the searched scale."""
-    return rounded(posed, *searched(posed, backend))
+def solve_searched(posed: Posed, engine: Engine) -> Rounded:
+    """Nearest steps at the searched scale: where all inputs count the same, hard to improve on."""
+    p, scale, zero = by_pieces(posed, engine, lambda part, _: rounded(part, *searched(part, engine.backend)))
+    return p, scale, zero  # pyright: ignore[reportReturnType]
 
 
 def rounded(posed: Posed, scale: Array, zero: Array | None) -> Rounded:

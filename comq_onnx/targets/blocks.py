@@ -24,7 +24,8 @@ def is_right_side(layout: Layout) -> bool:
 def stored_bits(layer: Layer, bits: int, packed_int2: bool) -> int:
     """Bits a code takes in the file: 3-bit codes, and 2-bit codes where they are not packed, lie in 4.
 
-    onnxruntime (1.31) fuses a 2-bit ``[K, N]`` weight whose N is no multiple of 4 to a wrong result.
+    onnxruntime (1.32) fuses a 2-bit ``[K, N]`` weight whose N is no multiple of 4 to a wrong result: a form
+    that it may fuse has 4 bits, and Cast*scale, which it folds to the right floats, has 2.
     """
     if bits != 2 or not packed_int2 or (is_right_side(layer.layout) and layer.layout.cols % 4):
         return 4 if bits <= 4 else 8
@@ -73,8 +74,7 @@ def choose_grid(layer: Layer, recipe: Recipe, bits: int, packed_int2: bool) -> t
     """
     channel = Grid(bits, recipe.symmetric, "channel")
     if layer.layout.kind == "gather":
-        asked = recipe.block_size not in ("auto", "channel")
-        return channel, "an embedding has one scale per entry" if asked else ""
+        return gather_grid(layer, recipe, bits)
     if recipe.block_size in ("channel", "tensor"):
         return replace(channel, granularity=recipe.block_size), ""
     right = is_right_side(layer.layout)
@@ -93,6 +93,26 @@ def choose_grid(layer: Layer, recipe: Recipe, bits: int, packed_int2: bool) -> t
     if block > asked_block:
         return grid, f"no 2-bit kernel for blocks of {asked_block}: {block}"
     return grid, f"{asked_block} does not divide {rows} rows: {f'block {block}' if block else 'per channel'}"
+
+
+def gather_grid(layer: Layer, recipe: Recipe, bits: int) -> tuple[Grid, str]:
+    """The grid of an embedding, whose entries have one scale each, or one for a block of their row.
+
+    Codes of fewer than 8 bits must fill bytes; blocks are for these alone.
+    """
+    rows, per_byte = layer.layout.rows, 4 if bits == 2 else 2
+    asked = 0 if recipe.block_size in ("auto", "channel", "tensor") else int(recipe.block_size)
+    if bits > 4:
+        said = recipe.block_size not in ("auto", "channel")
+        return Grid(bits, recipe.symmetric), "an embedding has one scale per entry" if said else ""
+    if rows % per_byte:
+        return Grid(8, recipe.symmetric), f"{per_byte} codes to a byte do not divide rows of {rows}: int8"
+    block = dividing_block(rows, asked) if asked else 0
+    grid = Grid(bits, recipe.symmetric, "block", block) if block else Grid(bits, recipe.symmetric)
+    if block == asked:
+        said = recipe.block_size == "tensor"
+        return grid, "an embedding has one scale per entry" if said else ""
+    return grid, f"{asked} does not divide rows of {rows}: {f'block {block}' if block else 'per entry'}"
 
 
 def stored_block(rows: int, blocks: int, bits: int) -> int:

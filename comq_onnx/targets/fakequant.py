@@ -62,8 +62,8 @@ class FakeQuant:
         return ""
 
     def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
-        """As asked; ``auto`` is that of the target portable. Embeddings are 8-bit."""
-        return choose_grid(layer, recipe, 8 if layer.layout.kind == "gather" else bits, packed_int2=False)
+        """As asked; ``auto`` is that of the target portable."""
+        return choose_grid(layer, recipe, bits, packed_int2=False)
 
     def rewrite(
         self,

@@ -163,21 +163,3 @@ def joined(piece: Piece, weight: gs.Variable) -> gs.Variable:
 def reshape(piece: Piece, tensor: gs.Variable, shape: tuple[int, ...]) -> gs.Variable:
     constant = array_tensor(piece.name("shape"), np.asarray(shape, np.int64))
     return piece.node("Reshape", [tensor, constant])
-
-
-def gather_rows(piece: Piece, solution: Solution, node: gs.Node) -> gs.Variable:
-    """``(Cast(Gather(codes)) - Cast(Gather(zero_point))) * Gather(scale)``: computes the rows looked up.
-
-    `node` is the Gather itself, along axis 0; it comes to read the codes. The answer is the float tensor that
-    takes the place of its output. Indices may be negative and of any rank: every Gather sees the same ones.
-    """
-    layout, indices = piece.layer.layout, node.inputs[1]
-    codes = piece.integers("quantized", from_rows(solution.codes, layout), 8)
-    looked_up = gs.Variable(free_name(f"{node.outputs[0].name}_quantized", piece.taken))
-    node.inputs[0], node.outputs[0] = codes, looked_up
-    steps = piece.cast(looked_up)
-    if solution.zero_point is not None:
-        table = piece.integers("zero_point", per_column_to_weight(solution.zero_point[:, 0], layout), 8)
-        steps = piece.node("Sub", [steps, piece.cast(piece.node("Gather", [table, indices], axis=0))])
-    scale = piece.floats("scale", per_column_to_weight(solution.scale[:, 0], layout))
-    return piece.node("Mul", [steps, piece.node("Gather", [scale, indices], axis=0)])

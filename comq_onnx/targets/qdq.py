@@ -92,10 +92,10 @@ class QdqTarget:
         return rules
 
     def grid(self, layer: Layer, recipe: Recipe, bits: int, eight_bit: bool = False) -> tuple[Grid, str]:
-        """The grid for `layer`, and why it is not the one asked for. Embeddings are always 8-bit."""
+        """The grid for `layer`, and why it is not the one asked for."""
         if eight_bit:
             return eight_bit_grid(recipe, bits)
-        return choose_grid(layer, recipe, 8 if layer.layout.kind == "gather" else bits, self.packed_int2)
+        return choose_grid(layer, recipe, bits, self.packed_int2)
 
     def rewrite(
         self,

@@ -28,17 +28,22 @@ from comq_onnx.targets.eight_bit import (
     store_activations,
 )
 from comq_onnx.targets.forms import (
+    LinearPlan,
     Piece,
     cast_times_scale,
     dequantize_linear,
-    gather_rows,
     plan_linear,
 )
+from comq_onnx.targets.lookup import byte_rows, packed_rows
 from comq_onnx.targets.nbits import matmul_nbits, nbits_block
 from comq_onnx.targets.placement import Stored
 from comq_onnx.targets.ranks import tensor_ranks
 from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, Written
 from comq_onnx.targets.twin import part_products
+
+PACKED_ROWS = "packed on disk and in memory: rows are unpacked as they are looked up"
+
+MISREAD = "onnxruntime's fused product misreads 2-bit codes unless 4 divides the columns"
 
 
 @dataclass(frozen=True)
@@ -114,21 +119,9 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
         return write_eight_bit(draft, layer, solution)
     if draft.form.nbits and holds_nbits(draft, layer, solution):
         return write_nbits(draft, layer, solution)
-    bits = stored_bits(layer, solution.grid.bits, draft.form.packed_int2)
     right = is_right_side(layer.layout)
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
-    note, choice = unfused(draft, layer) if right else "", ""
-    wanted = draft.form.weight_form == "dq" or (right and not note and draft.form.linear)
-    plan = plan_linear(layer, solution, bits) if wanted else None
-    if wanted and not plan:
-        note = "DequantizeLinear does not hold its scales"
-    if plan and right and draft.form.pays and not fused_pays(layer.layout, bits, plan.block):
-        plan, choice = (
-            None,
-            f"a fused product of {layer.layout.rows}x{layer.layout.cols} is slower than float",
-        )
-    if draft.form.packed_int2 and bits > solution.grid.bits == 2:
-        note = "stored in int4: onnxruntime misreads 2-bit codes unless 4 divides the columns"
+    plan, bits, note, choice = choose_form(draft, layer, solution)
     piece = Piece(layer, draft.taken, draft.form.half)
     if plan:
         weight = dequantize_linear(piece, solution, bits, plan)
@@ -142,6 +135,25 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     replace_weight(draft.model, layer, piece.nodes, weight)
     form = DEQUANTIZE if plan else CAST_SCALE
     return Written(layer.name, form, piece.bytes, bias, note, more, choice=choice)
+
+
+def choose_form(draft: Draft, layer: Layer, solution: Solution) -> tuple[LinearPlan | None, int, str, str]:
+    """The DequantizeLinear that holds a layer, None for Cast*scale; bits; what fell back; why it is so."""
+    form, right = draft.form, is_right_side(layer.layout)
+    bits = stored_bits(layer, solution.grid.bits, form.packed_int2)
+    note, choice = unfused(draft, layer) if right else "", ""
+    wanted = form.weight_form == "dq" or (right and not note and form.linear)
+    plan = plan_linear(layer, solution, bits) if wanted else None
+    if wanted and not plan:
+        note = "DequantizeLinear does not hold its scales"
+    if plan and right and form.pays and not fused_pays(layer.layout, bits, plan.block):
+        plan = None
+        choice = f"a fused product of {layer.layout.rows}x{layer.layout.cols} is slower than float"
+    if form.packed_int2 and bits > solution.grid.bits == 2:
+        if form.weight_form == "dq" and plan:
+            return plan, bits, f"stored in int4: {MISREAD}", choice
+        return None, 2, note, choice or (f"not fused, in 2 bits: {MISREAD}" if plan else "")
+    return plan, bits, note, choice
 
 
 def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
@@ -203,17 +215,21 @@ def write_nbits(draft: Draft, layer: Layer, solution: Solution) -> Written:
 
 
 def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:
-    """Store an embedding as 8-bit rows that are dequantized after the lookup."""
-    if solution.grid.bits != 8 or solution.scale.shape[1] != 1:
-        raise ValueError(f"{layer.name}: an embedding is written as int8 with a scale per row")
+    """Store an embedding as rows of codes that are dequantized after the lookup."""
+    packed = solution.grid.bits <= 4
+    if not packed and (solution.grid.bits != 8 or solution.scale.shape[1] != 1):
+        raise ValueError(f"{layer.name}: an embedding of wide codes is written as int8 with a scale per row")
     if solution.bias is not None and np.any(solution.bias):
         raise ValueError(f"{layer.name}: an embedding has no bias")
     node, graph = node_of(draft.model, layer)
     output, piece = node.outputs[0], Piece(layer, draft.taken, draft.form.half)
-    gather_rows(piece, solution, node)
+    if packed:
+        packed_rows(piece, solution, node)
+    else:
+        byte_rows(piece, solution, node)
     piece.nodes[-1].outputs[0] = output
     insert_after(graph, node, piece.nodes)
-    return Written(layer.name, CAST_SCALE, piece.bytes)
+    return Written(layer.name, CAST_SCALE, piece.bytes, choice=PACKED_ROWS if packed else "")
 
 
 def unfused(draft: Draft, layer: Layer) -> str:

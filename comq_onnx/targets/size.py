@@ -1,6 +1,7 @@
 """How large the written file will be, known before anything is solved: what codes hold changes no size."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import ActivationKind, Layer, Quality, Solution, ValueGrid
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.halved import store_halved
 from comq_onnx.targets.placement import NOWHERE, Placement, Stored
 
 
@@ -21,21 +23,33 @@ def file_bytes(
     grids: Mapping[str, Grid],
     recipe: Recipe,
     placement: Placement = NOWHERE,
+    halved: Sequence[Layer] = (),
 ) -> int:
     """Bytes of the file: codes as they are packed, scales, biases, and all that stays as it is.
+
+    `halved` are layers that are none of `layers` and whose weights are stored as float16.
 
     The model is rewritten in memory with made-up codes, so that what the target decides is decided by it. Up
     to the few bytes of how the model was made, the size is that of the file.
     """
     model = load(prepared)
-    made_up = {layer.name: _made_up(layer, grids[layer.name], recipe) for layer in layers}
     target = TARGETS[recipe.target]
+    made_up = {layer.name: _made_up(layer, grids[layer.name], recipe) for layer in layers}
+    if not target.stores_codes:
+        made_up = {name: _told_apart(made, float(i)) for i, (name, made) in enumerate(made_up.items(), 1)}
     grid = ValueGrid(1.0, 0, ActivationKind(signed=False, symmetric=False))
     stored = Stored(placement, {value.tensor: grid for value in placement.values})
     target.rewrite(model, layers, made_up, recipe, stored)
+    store_halved(model, halved, target, recipe)
     share_equal_weights(model)
     proto = to_proto(model)
     return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()
+
+
+def _told_apart(solution: Solution, value: float) -> Solution:
+    """`solution` with weights that all are `value`: floats that were equal would be stored once."""
+    codes, scale = np.ones_like(solution.codes), np.full_like(solution.scale, value)
+    return replace(solution, codes=codes, scale=scale)
 
 
 def _made_up(layer: Layer, grid: Grid, recipe: Recipe) -> Solution:

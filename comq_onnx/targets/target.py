@@ -19,6 +19,7 @@ EIGHT_BIT = "int8 kernel"
 DYNAMIC = "MatMulInteger"
 NBITS = "MatMulNBits"
 PLAIN = "float values"
+HALVED = "float16"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Written:
     form: str
     """``DequantizeLinear``: kept as codes and fused; ``Cast*scale``: folded to floats at load;
     ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own;
-    ``float values``: no codes at all."""
+    ``float values``: no codes at all; ``float16``: not quantized but rounded to that; empty: stays."""
     bytes_after: int
     """Packed codes, scales and zero points as they lie in the file"""
     bias: str = ""

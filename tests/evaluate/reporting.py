@@ -16,6 +16,11 @@ def kept(name: str) -> LayerReport:
     return LayerReport(name, "LSTM", "w", (4, 4), "float", 64, 64, reason="its op is not quantized")
 
 
+def halved(name: str) -> LayerReport:
+    """A weight stored as float16."""
+    return LayerReport(name, "Conv", "w", (4, 4), "float16", 64, 32, form="float16", choice="on disk")
+
+
 def report(*lines: LayerReport) -> Report:
     """A run that quantized and kept these, with a failed check and a note."""
     checks = (Check("valid ONNX", True, "the checker accepts it"), Check("lint", False, "a < b"))

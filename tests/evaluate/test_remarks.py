@@ -41,6 +41,12 @@ def test_each_remark_has_its_cause(settings: dict, words: str) -> None:
     assert " | " not in said
 
 
+def test_float16_weights_are_not_counted() -> None:
+    lines = [line("Conv", "Cast*scale"), line("Conv", "float16")]
+    assert "Cast*scale: 1 of 1 layers" in told(lines)
+    assert told([line("Conv", "float16")]) == ""
+
+
 def test_packed_int2_and_embeddings_need_no_remark() -> None:
     assert told(weights="int2", target="ort") == ""
     assert told([line("Gather", "Cast*scale")]) == ""

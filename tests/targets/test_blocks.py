@@ -42,8 +42,17 @@ EXPECTED = [
     (layer("conv", 8, 1, 3, 3, group=8, op="Conv"), "32", 4, "portable", "int4 channel", True),
     (layer("matmul", 3, 64, 8), "auto", 4, "portable", "int4 channel", False),
     (layer("matmul_left", 8, 64), "auto", 4, "portable", "int4 channel", False),
-    (layer("gather", 30, 16, op="Gather"), "auto", 4, "portable", "int8 channel", False),
-    (layer("gather", 30, 16, op="Gather"), "16", 4, "portable", "int8 channel", True),
+    (layer("gather", 30, 16, op="Gather"), "auto", 8, "portable", "int8 channel", False),
+    (layer("gather", 30, 16, op="Gather"), "16", 8, "portable", "int8 channel", True),
+    (layer("gather", 30, 96, op="Gather"), "auto", 4, "portable", "int4 channel", False),
+    (layer("gather", 30, 96, op="Gather"), "auto", 2, "openvino", "int2 channel", False),
+    (layer("gather", 30, 96, op="Gather"), "channel", 3, "web", "int3 channel", False),
+    (layer("gather", 30, 96, op="Gather"), "tensor", 4, "ort", "int4 channel", True),
+    (layer("gather", 30, 96, op="Gather"), "32", 4, "ort", "int4 b32", False),
+    (layer("gather", 30, 96, op="Gather"), "64", 2, "ort", "int2 b32", True),
+    (layer("gather", 30, 24, op="Gather"), "32", 4, "ort", "int4 channel", True),
+    (layer("gather", 30, 25, op="Gather"), "auto", 4, "ort", "int8 channel", True),
+    (layer("gather", 30, 26, op="Gather"), "auto", 2, "ort", "int8 channel", True),
 ]
 
 

@@ -21,8 +21,8 @@ EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "
 def test_same_answer(kind, grid, tmp_path):
     case = CASES[kind]
     layer = case.layer()
-    if kind == "gather" or layer.layout.rows % 32:
-        grid = Grid(8 if kind == "gather" else grid.bits, grid.symmetric)
+    if layer.layout.rows % 32:
+        grid = Grid(grid.bits, grid.symmetric)
     solution = solve_nearest(case.weight(), layer, grid)
     source = loaded(case, 21)
     TARGETS["portable"].rewrite(source, [layer], {"n": solution}, Recipe(size_first=True))

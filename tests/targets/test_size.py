@@ -8,10 +8,10 @@ import pytest
 from evaluate.estimating import convolutions, residual
 from graphs import model, weight
 
-from comq_onnx.targets.size import file_bytes
 from comq_onnx.pipeline import quantize
 from comq_onnx.planning import plan
 from comq_onnx.recipe import Recipe
+from comq_onnx.targets.size import file_bytes
 
 
 def embedded() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
@@ -36,6 +36,7 @@ def embedded() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         {"block_size": "16", "first_last": "int8"},
         {"quantize_embeddings": True, "weight_form": "dq"},
         {"solver": "rtn"},
+        {"target": "fakequant"},
     ],
 )
 def test_it_is_the_size_of_the_file(made, options: dict, tmp_path: Path) -> None:

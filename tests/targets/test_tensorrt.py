@@ -13,10 +13,10 @@ from targets.layer_cases import CASES, initializers
 
 from comq_onnx import quantize
 from comq_onnx.errors import ComqError
-from comq_onnx.targets.size import file_bytes
 from comq_onnx.planning import plan
 from comq_onnx.recipe import Recipe
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.size import file_bytes
 from comq_onnx.targets.tensorrt import build_commands
 
 NET = """g (float[B, 3, 16, 16] x) => (float[B, 64, 10] y) {
