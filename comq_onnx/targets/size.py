@@ -28,17 +28,17 @@ def file_bytes(
     to the few bytes of how the model was made, the size is that of the file.
     """
     model = load(prepared)
-    made_up = {layer.name: _made_up(layer, grids[layer.name], recipe) for layer in layers}
+    solved = {layer.name: made_up(layer, grids[layer.name], recipe) for layer in layers}
     target = TARGETS[recipe.target]
     grid = ValueGrid(1.0, 0, ActivationKind(signed=False, symmetric=False))
     stored = Stored(placement, {value.tensor: grid for value in placement.values})
-    target.rewrite(model, layers, made_up, recipe, stored)
+    target.rewrite(model, layers, solved, recipe, stored)
     share_equal_weights(model)
     proto = to_proto(model)
     return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()
 
 
-def _made_up(layer: Layer, grid: Grid, recipe: Recipe) -> Solution:
+def made_up(layer: Layer, grid: Grid, recipe: Recipe) -> Solution:
     """A solution of the shape that the layer's will have."""
     layout = layer.layout
     blocks = (layout.groups, grid.blocks(layout.rows), layout.cols)
