@@ -90,7 +90,7 @@ def bench(case: Case, cache: Path, args: argparse.Namespace) -> None:
     chosen = choices(opened, grids)
     files: list[onnx.ModelProto] = [opened.plan.prepared]
     files += [file_of(opened, choice, candidates, recipe) for choice in chosen.values()]
-    seconds = time_models(files, dict(case.feeds), args.threads)
+    seconds = time_models(files, case.feeds, args.threads)
     for (label, choice), measured in zip(chosen.items(), seconds[1:], strict=True):
         print(line(case.name, label, model, choice, measured / seconds[0]), flush=True)
     print(

@@ -10,7 +10,7 @@ import onnx
 
 from comq_onnx.run.session import SessionOptions, open_session
 
-FEWEST_ROUNDS, MOST_ROUNDS = 11, 200
+FEWEST_ROUNDS, MOST_ROUNDS = 11, 100
 ENOUGH_SECONDS = 0.3
 """Of the first model, where that takes no more than `MOST_ROUNDS`"""
 
