@@ -23,7 +23,7 @@ Signature = tuple[object, ...]
 MOST_COPIES = 64
 LARGEST_CACHE = 1 << 28
 """More bytes of weights than this find no more of themselves in a cache, in int4 either"""
-FIRST = "first"
+FIRST = "comq/first"
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def row_of(
     constants: list[TensorProto] = [numpy_helper.from_array(np.array(0), FIRST)]
     layers, ends = [], []
     for number in range(copies):
-        own = {name: f"{name}/{number}" for node in part.nodes for name in node.output}
-        own |= {name: f"{name}/{number}" for name in part.constants}
+        made = [name for node in part.nodes for name in node.output]
+        own = {name: f"comq/{number}/{name}" for name in (*made, *part.constants)}
         nodes += [renamed(node, own, number) for node in part.nodes]
         for name, shape in part.constants.items():
             values = rng.standard_normal(shape, np.float32) / part.layer.layout.rows**0.5
@@ -142,7 +142,7 @@ def row_of(
         ends.append(helper.make_tensor_value_info(f"{output}/slice", kind, None))
         nodes.append(helper.make_node("Gather", [output, FIRST], [f"{output}/slice"], axis=last))
         names = {"weight": own[part.layer.weight], "output": own[part.layer.output]}
-        layers.append(replace(part.layer, name=f"{part.layer.name}/{number}", **names))
+        layers.append(replace(part.layer, name=f"comq/{number}/{part.layer.name}", **names))
     starts = [
         helper.make_tensor_value_info(name, kind, dims)
         for name, dims in zip(part.inputs, part.declared, strict=True)
@@ -155,7 +155,7 @@ def renamed(node: NodeProto, names: Mapping[str, str], number: int) -> NodeProto
     """A copy of a node that reads and makes tensors of other names."""
     copy = NodeProto()
     copy.CopyFrom(node)
-    copy.name = f"{node.name}/{number}"
+    copy.name = f"comq/{number}/{node.name}"
     for field in (copy.input, copy.output):
         held = [names.get(name, name) for name in field]
         del field[:]
