@@ -91,6 +91,8 @@ def declared_dims(model: onnx.ModelProto) -> dict[str, Dims]:
 
 def observed_shapes(model: onnx.ModelProto, names: Collection[str], batch: Batch) -> Shapes:
     """The shapes that tensors of the main graph have on a batch."""
+    if not names:
+        return {}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tapped = TappedModel(widen(copy))

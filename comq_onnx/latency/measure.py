@@ -84,7 +84,7 @@ def measure_latency(
     ComqError
         `latency_refusal` says why, or the model does not run.
     """
-    check_measurable(opened, candidates, recipe)
+    check_measurable(opened, recipe)
     prepared, batch = opened.plan.prepared, middle_batch(opened.calibration)
     layers = [layer for layer in opened.plan.layers if layer.name in candidates]
     parts = list(cut_out(prepared, [layer for layer in layers if timed_alone(layer)]))
@@ -95,21 +95,17 @@ def measure_latency(
     groups = groups_of(parts, shapes)
     for done, group in enumerate(groups):
         progress("time", done, len(groups))
-        grids = tuple(dict.fromkeys(grid for part in group for grid in candidates[part.layer.name]))
+        wanted = {part.layer.name: candidates[part.layer.name] for part in group}
         bench = Bench(group[0], shapes, prepared.opset_import, recipe)
-        found = bench.seconds(grids, copies_for(group[0], stored), timer)
-        for part in group:
-            own = candidates[part.layer.name]
-            known = {str(grid): found[grid] for grid in own if grid in found}
-            times[part.layer.name] = as_float(own, found.get(None, 0.0)) | known
+        times |= times_of(bench, wanted, copies_for(group[0], stored), timer)
     progress("time", len(groups), len(groups))
     return LatencyModel(whole, max(0.0, whole - sum(own[FLOAT] for own in times.values())), times)
 
 
-def check_measurable(opened: Opened, candidates: Mapping[str, Sequence[Grid]], recipe: Recipe) -> None:
+def check_measurable(opened: Opened, recipe: Recipe) -> None:
     """ComqError where there is no latency model."""
     why = latency_refusal(recipe)
-    if not why and any(name in opened.plan.placement.layers for name in candidates):
+    if not why and opened.plan.placement.layers:
         why = "no latency model for layers that compute in 8 bits"
     if why:
         raise ComqError(why, where="--target-latency", fix=FIX)
@@ -131,6 +127,19 @@ def groups_of(parts: Sequence[Alone], shapes: Shapes) -> list[list[Alone]]:
     for part in parts:
         groups.setdefault(signature(part, shapes), []).append(part)
     return list(groups.values())
+
+
+def times_of(
+    bench: "Bench", candidates: Mapping[str, Sequence[Grid]], copies: int, timer: Timer
+) -> dict[str, dict[str, float]]:
+    """Times by name and storage of layers that are all like the one on the bench."""
+    grids = tuple(dict.fromkeys(grid for own in candidates.values() for grid in own))
+    found = bench.seconds(grids, copies, timer)
+    base = found.get(None, 0.0)
+    return {
+        name: as_float(own, base) | {str(grid): found[grid] for grid in own if grid in found}
+        for name, own in candidates.items()
+    }
 
 
 @dataclass(frozen=True)

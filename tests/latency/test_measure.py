@@ -168,6 +168,24 @@ def test_only_candidates_are_in_the_layers_and_the_rest_is_what_is_left(
     assert found.seconds({name["w_d"]: "int8 channel"}) == WHOLE - STEP
 
 
+def test_where_nothing_can_be_timed_all_is_rest(opened: Opened, recipe: Recipe) -> None:
+    timer = FakeTimer()
+    found = measure_latency(opened, {named(opened)["table"]: (INT8,)}, recipe, timer=timer)
+    assert len(timer.calls) == 1
+    assert found.rest == found.whole == found.seconds({}) == WHOLE
+
+
+def test_packed_2_bit_codes_are_timed_in_the_form_of_their_own() -> None:
+    recipe, timer = Recipe(target="ort", weights="int2", solver="rtn"), FakeTimer()
+    opened = opened_with(recipe)
+    grids = (INT4, Grid(2, True, "block", 128))
+    measure_latency(opened, {named(opened)["w_d"]: grids}, recipe, timer=timer)
+    kinds = [{t.data_type for t in proto.graph.initializer} for proto in timer.calls[1]]
+    assert onnx.TensorProto.INT4 in kinds[1]
+    assert onnx.TensorProto.INT2 in kinds[2]
+    assert ops_run(timer.calls[1][2])["MatMulNBits"] == copies(timer.calls[1][2])
+
+
 def test_the_rest_is_never_negative(opened: Opened, recipe: Recipe) -> None:
     found = measure_latency(
         opened, every(opened), recipe, timer=lambda models, feeds, threads: [1.0 * copies(m) for m in models]
