@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 import onnx
@@ -87,18 +88,20 @@ def measure_latency(
     check_measurable(opened, recipe)
     prepared, batch = opened.plan.prepared, middle_batch(opened.calibration)
     layers = [layer for layer in opened.plan.layers if layer.name in candidates]
-    parts = list(cut_out(prepared, [layer for layer in layers if timed_alone(layer)]))
-    shapes = observed_shapes(prepared, {name for part in parts for name in part.met}, batch)
-    whole = timer([prepared], batch, recipe.threads)[0]
-    stored = sum(part.bytes for part in parts)
+    groups, shapes = groups_of(prepared, layers, batch)
+    stored = sum(part.bytes for group in groups for part in group)
+    # Its time is taken again between the layers' times, so that one busy second spoils neither.
+    wholes = timer([prepared], batch, recipe.threads)
     times = {layer.name: as_float(candidates[layer.name], 0.0) for layer in layers}
-    groups = groups_of(parts, shapes)
     for done, group in enumerate(groups):
         progress("time", done, len(groups))
         wanted = {part.layer.name: candidates[part.layer.name] for part in group}
         bench = Bench(group[0], shapes, prepared.opset_import, recipe)
         times |= times_of(bench, wanted, copies_for(group[0], stored), timer)
+        if times[group[0].layer.name][FLOAT]:
+            wholes += timer([prepared], batch, recipe.threads)
     progress("time", len(groups), len(groups))
+    whole = median(wholes)
     return LatencyModel(whole, max(0.0, whole - sum(own[FLOAT] for own in times.values())), times)
 
 
@@ -121,12 +124,16 @@ def as_float(grids: Sequence[Grid], seconds: float) -> dict[str, float]:
     return dict.fromkeys((FLOAT, FLOAT16, *map(str, grids)), seconds)
 
 
-def groups_of(parts: Sequence[Alone], shapes: Shapes) -> list[list[Alone]]:
-    """Layers that take the same time, together."""
+def groups_of(
+    prepared: onnx.ModelProto, layers: Sequence[Layer], batch: Batch
+) -> tuple[list[list[Alone]], Shapes]:
+    """Layers that take the same time together, those that cannot be timed left out; and what they meet."""
+    parts = list(cut_out(prepared, [layer for layer in layers if timed_alone(layer)]))
+    shapes = observed_shapes(prepared, {name for part in parts for name in part.met}, batch)
     groups: dict[Signature, list[Alone]] = {}
     for part in parts:
         groups.setdefault(signature(part, shapes), []).append(part)
-    return list(groups.values())
+    return list(groups.values()), shapes
 
 
 def times_of(
