@@ -34,12 +34,12 @@ def file_bytes(
     """
     model = load(prepared)
     target = TARGETS[recipe.target]
-    made_up = {layer.name: _made_up(layer, grids[layer.name], recipe) for layer in layers}
+    solved = {layer.name: made_up(layer, grids[layer.name], recipe) for layer in layers}
     if not target.stores_codes:
-        made_up = {name: _told_apart(made, float(i)) for i, (name, made) in enumerate(made_up.items(), 1)}
+        solved = {name: _told_apart(made, float(i)) for i, (name, made) in enumerate(solved.items(), 1)}
     grid = ValueGrid(1.0, 0, ActivationKind(signed=False, symmetric=False))
     stored = Stored(placement, {value.tensor: grid for value in placement.values})
-    target.rewrite(model, layers, made_up, recipe, stored)
+    target.rewrite(model, layers, solved, recipe, stored)
     store_halved(model, halved, target, recipe)
     share_equal_weights(model)
     proto = to_proto(model)
@@ -52,7 +52,7 @@ def _told_apart(solution: Solution, value: float) -> Solution:
     return replace(solution, codes=codes, scale=scale)
 
 
-def _made_up(layer: Layer, grid: Grid, recipe: Recipe) -> Solution:
+def made_up(layer: Layer, grid: Grid, recipe: Recipe) -> Solution:
     """A solution of the shape that the layer's will have."""
     layout = layer.layout
     blocks = (layout.groups, grid.blocks(layout.rows), layout.cols)
