@@ -76,6 +76,9 @@ def main() -> None:
     "--mrecg", type=int, default=0, metavar="K", help="Solve K pairs of neighbouring layers together."
 )
 @click.option("--symmetric/--asymmetric", default=True, show_default=True, help="Or with a zero point.")
+@click.option("--target-size", default="", help="Most bytes of the file: 12MB, or 0.2x; layers share them.")
+@click.option("--avg-bits", type=float, default=0.0, help="Most bits for each weight, scales included.")
+@click.option("--target-latency", default="", help="Most time for a batch: 5ms, or 0.8x the float model's.")
 @click.option("--first-last", **choice("same", "int8"), help="Width of the first and the last layer.")
 @click.option("--weight-form", **choice("auto", "dq"), help="dq: DequantizeLinear before Conv too (slow).")
 @click.option("--quantize-embeddings", is_flag=True, help="Store Gather tables as int8.")

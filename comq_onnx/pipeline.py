@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from comq_onnx.backends.engine import compiled
+from comq_onnx.budgeting import settle_budget
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, model_bytes
@@ -28,7 +29,7 @@ from comq_onnx.sequential import march
 from comq_onnx.targets import TARGETS
 from comq_onnx.twins import choose_twins
 from comq_onnx.version import __version__
-from comq_onnx.writing import Outcome, write
+from comq_onnx.writing import Outcome, stamp, write
 
 NOT_COMPILED = (
     "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
@@ -71,12 +72,18 @@ def quantize(
     path = check_output(model, Path(output))
     folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)
+    allocation, asked = None, recipe
+    if recipe.budgeted:
+        opened, recipe, allocation = settle_budget(model, data, opened, recipe, progress)
     solved = solve_model(opened, recipe, progress, folder and open_journal(folder, opened, recipe))
     opened, grids = settle(opened, solved, recipe, progress)
     twins = choose_twins(opened, solved, recipe, grids, progress)
     outcome = write(opened, solved, recipe, grids, twins)
+    if asked is not recipe:
+        outcome = replace(outcome, model=stamp(outcome.model, opened.calibration, asked))
     files, checks = put_in_place(path, opened, outcome, recipe, progress)
-    return make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
+    report = make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
+    return replace(report, recipe=asked.as_dict(), allocation=allocation)
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:

@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from comq_onnx.budget import parse_size
 from comq_onnx.errors import ComqError
 from comq_onnx.rules import BLOCK_SIZES, BLOCKS, Rule, parse_rule
 
@@ -74,6 +75,9 @@ class Recipe:
     weights: Weights = "int4"
     activations: Activations = "auto"
     calibration_method: CalibrationMethod = "mse"
+    target_size: str = ""
+    avg_bits: float = 0.0
+    target_latency: str = ""
     symmetric: bool = True
     block_size: str = "auto"
     solver: Solver = "comq"
@@ -126,6 +130,12 @@ class Recipe:
             )
 
     def _check_counts(self) -> None:
+        if self.target_size:
+            parse_size(self.target_size)
+        if not 0 <= self.avg_bits <= 32:
+            raise ComqError(
+                f"{self.avg_bits:g} bits for each weight are none", where="--avg-bits", fix="use 2 to 32"
+            )
         if self.mrecg < 0:
             raise ComqError(
                 f"{self.mrecg} is not a count", where="--mrecg", fix="use 1 or more, or 0 for none"
@@ -190,6 +200,11 @@ class Recipe:
     def block_sizes(self) -> tuple[str, ...]:
         """All that a layer's blocks are asked to be: by `block_size`, and by `rules`."""
         return (self.block_size, *(rule.block for rule in self._parsed_rules() if rule.block))
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether a budget says how many bits layers have, instead of `weights`."""
+        return bool(self.target_size or self.avg_bits or self.target_latency)
 
     @property
     def run_device(self) -> str:

@@ -86,11 +86,7 @@ class Stream:
     def quantize(self, name: str, solution: Solution) -> None:
         """From now on the quantized network computes this layer with its codes, scales and bias."""
         layer = self._layers[name]
-        values = from_rows(
-            dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid), layer.layout
-        )
-        dtype = np.float64 if layer.dtype == "float64" else np.float32
-        self._replaced[layer.weight] = numpy_helper.from_array(values.astype(dtype), layer.weight)
+        self._replaced[layer.weight] = numpy_helper.from_array(float_weight(solution, layer), layer.weight)
         self._solutions[name] = solution
 
     def run(
@@ -281,6 +277,12 @@ def _answer(
         if network != QUANTIZED:
             raise
         raise NotPairedError(f"in the quantized network, {error.what}", fix=FLOATS) from error
+
+
+def float_weight(solution: Solution, layer: Layer) -> np.ndarray:
+    """What the codes stand for, in the weight tensor's shape, in float32 or wider."""
+    values = dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid)
+    return from_rows(values, layer.layout).astype(np.float64 if layer.dtype == "float64" else np.float32)
 
 
 def broadcast_bias(bias: np.ndarray, layer: Layer) -> np.ndarray:

@@ -61,7 +61,7 @@ def solve_layer(
         answer, losses, note = _run(problem, posed, solver, centred, (effort, engine))
         kind = Kind(centred, compensate and problem.stats is not None)
         quality = measured(posed, answer, problem.stats, kind, engine, losses)
-    stored, bias = _unposed(posed, answer), None
+    stored, bias = unposed(posed, answer), None
     if compensate and problem.stats is not None:
         bias = compensating(problem.stats, original, original - dequantize(*stored, problem.grid))
     note = "; ".join(filter(None, (posed.note, note)))
@@ -110,7 +110,7 @@ def _check(problem: Problem) -> None:
         raise ValueError(f"Gram {problem.stats.gram.shape} does not fit weight {problem.weight.shape}")
 
 
-def _unposed(posed: Posed, answer: Rounded) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def unposed(posed: Posed, answer: Rounded) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Codes, scales and zero points in the problem's own units, layout and stored types."""
     grid, (p, scale, zero) = posed.grid, answer
     scale = np.ldexp(on_host(scale).astype(np.float64), on_host(posed.exponent))

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from comq_onnx.graph.half import to_half
-from comq_onnx.graph.io import load, to_proto
+from comq_onnx.graph.io import Model, load, to_proto
 from comq_onnx.graph.share import share_equal_weights
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
@@ -32,18 +32,30 @@ def file_bytes(
     The model is rewritten in memory with made-up codes, so that what the target decides is decided by it. Up
     to the few bytes of how the model was made, the size is that of the file.
     """
-    model = load(prepared)
+    model, target = load(prepared), TARGETS[recipe.target]
+    rewritten_bytes(model, layers, grids, recipe, placement)
+    store_halved(model, halved, target, recipe)
+    share_equal_weights(model)
+    proto = to_proto(model)
+    return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()
+
+
+def rewritten_bytes(
+    model: Model,
+    layers: Sequence[Layer],
+    grids: Mapping[str, Grid],
+    recipe: Recipe,
+    placement: Placement = NOWHERE,
+) -> dict[str, int]:
+    """Write made-up codes into `model`, in place; the bytes of each layer's codes, scales and zero points."""
     target = TARGETS[recipe.target]
     solved = {layer.name: made_up(layer, grids[layer.name], recipe) for layer in layers}
     if not target.stores_codes:
         solved = {name: _told_apart(made, float(i)) for i, (name, made) in enumerate(solved.items(), 1)}
     grid = ValueGrid(1.0, 0, ActivationKind(signed=False, symmetric=False))
     stored = Stored(placement, {value.tensor: grid for value in placement.values})
-    target.rewrite(model, layers, solved, recipe, stored)
-    store_halved(model, halved, target, recipe)
-    share_equal_weights(model)
-    proto = to_proto(model)
-    return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()
+    written = target.rewrite(model, layers, solved, recipe, stored)
+    return {w.layer: w.bytes_after for w in written}
 
 
 def _told_apart(solution: Solution, value: float) -> Solution:

@@ -1,0 +1,105 @@
+"""How far a network's outputs are from the float network's, in two measures.
+
+`divergence` is what is reported: KL where outputs are classes, the squared relative error elsewhere. `noise`
+is what prices are made of: the relative error of each position, of logits where there are any, averaged as an
+amplitude. A mean of KL, or of squares, over 16 samples is made by the one or two whose class flips, and is
+uncertain by a half.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import GraphProto
+
+SOFTMAX = ("Softmax", "LogSoftmax")
+PRODUCTS = ("Gemm", "MatMul")
+PASSING = ("Add", "Identity")
+TINY = 1e-14
+SMALLEST = 1e-30
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A tensor whose distortion counts."""
+
+    tensor: str
+    """What is watched: the output itself, or the logits behind which a Softmax makes it"""
+    classes: bool
+    """Whether its last axis holds logits of classes"""
+
+
+def watched(graph: GraphProto) -> list[Watched]:
+    """What to watch for each floating output of a graph."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found = []
+    for output in graph.output:
+        maker = makers.get(output.name)
+        if maker is not None and maker.op_type in SOFTMAX and maker.input[0] in makers:
+            found.append(Watched(maker.input[0], True))
+            continue
+        behind = maker
+        while behind is not None and behind.op_type in PASSING:
+            behind = next((makers[name] for name in behind.input if name in makers), None)
+        found.append(Watched(output.name, behind is not None and behind.op_type in PRODUCTS))
+    return list({one.tensor: one for one in found}.values())
+
+
+def noise(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
+    """Logarithm of the squared mean of the relative error over positions; the mean over outputs."""
+    logs = []
+    for one in what:
+        a, b = _pair(truth, found, one)
+        if a is None or b is None:
+            continue
+        error, size = np.square(a - b).sum(axis=-1), np.square(a).sum(axis=-1)
+        amplitude = float(np.sqrt(error / np.maximum(size, SMALLEST)).mean())
+        logs.append(float(np.log(max(amplitude**2, TINY))))
+    return float(np.mean(logs)) if logs else float(np.log(TINY))
+
+
+def divergence(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
+    """KL of classes, squared relative error of others; the mean over outputs."""
+    parts = []
+    for one in what:
+        a, b = _pair(truth, found, one)
+        if a is None or b is None:
+            continue
+        if one.classes:
+            p, q = log_softmax(a), log_softmax(b)
+            parts.append(float((np.exp(p) * (p - q)).sum(axis=-1).mean()))
+        else:
+            parts.append(float(np.square(a - b).sum() / max(np.square(a).sum(), SMALLEST)))
+    return float(np.mean(parts)) if parts else 0.0
+
+
+def drop(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
+    """One minus fidelity: classes that differ, or the squared relative error; the worst of the outputs."""
+    parts = [0.0]
+    for one in what:
+        a, b = _pair(truth, found, one)
+        if a is None or b is None:
+            continue
+        if one.classes:
+            parts.append(float((a.argmax(axis=-1) != b.argmax(axis=-1)).mean()))
+        else:
+            parts.append(float(np.square(a - b).sum() / max(np.square(a).sum(), SMALLEST)))
+    return max(parts)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _pair(truth: Outputs, found: Outputs, one: Watched) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Both as float64, logits without their mean, which a Softmax does not see; None where of no use."""
+    a, b = truth[one.tensor], found[one.tensor]
+    if a.dtype.kind != "f" or a.shape != b.shape or not a.size:
+        return None, None
+    a, b = np.atleast_1d(a.astype(np.float64)), np.atleast_1d(b.astype(np.float64))
+    if one.classes and a.shape[-1] > 1:
+        a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    return a, b
