@@ -145,7 +145,7 @@ def quantize(
         recipe = recipe_of(click.get_current_context(), options)
     except ComqError as error:
         fail(error)
-    path = output or default_output(model, recipe.weights)
+    path = output or default_output(model, "mixed" if recipe.budgeted else recipe.weights)
     before = identity(path)
     try:
         if dry_run:
@@ -226,6 +226,9 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
             f"{len(plan.placement.values)} tensors would be stored in 8 bits; the time their ranges take, one"
         )
         tell(f"{text} pass over the data and eight samples for each tensor, is not counted here.", console)
+    if recipe.budgeted:
+        text = f"The budget is not looked at here, this is {recipe.weights} throughout:"
+        tell(f"{text} what it chooses, and the time that takes, is for a run to say.", console)
     if recipe.mrecg:
         tell("What --mrecg adds, in time, memory and node executions, is not counted here.", console)
     try:

@@ -60,6 +60,9 @@ class Recipe:
     for the layers whose names they are found in; the last that matches wins. WIDTH is ``float``, ``float16``
     or one of `weights`, BLOCK one of `block_size`. `keep_float` patterns win over rules.
 
+    `target_size` (``3MB``, ``0.2x``), `avg_bits` and `target_latency` (``5ms``, ``0.8x``) are budgets: with
+    one, the tool chooses how each layer is stored, and `weights` is what its choice is compared with.
+
     `activations` ``"int8"`` stores activations in 8 bits where the target has kernels for it, ``"dynamic"``
     rounds them on the fly, ``"auto"`` is the target's choice; `calibration_method` is how their ranges are
     chosen. `reduce_range` keeps int8 weights to 7 bits, for x64 CPUs without VNNI. `twin_ranges` gives values
