@@ -23,6 +23,8 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ).map(lambda pairs: tuple(f"{pattern}={width}" for pattern, width in pairs)),
     "memory_gib": st.floats(0, 1e6, allow_subnormal=False),
+    "target_size": st.sampled_from(["3MB", "0.2x", "800KiB"]),
+    "avg_bits": st.floats(0, 32, allow_subnormal=False),
     "mrecg": st.just(0),  # it goes with some solvers only
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
 }
@@ -57,6 +59,8 @@ def test_every_field_is_written_by_its_flag(field: str, tmp_path: Path) -> None:
     }[type(default)]  # fmt: skip
     if field in CHOICES:
         other = next(value for value in CHOICES[field] if value != default)
+    if field == "target_size":
+        other = "0.2x"
     more = {"activations": "int8"} if field == "twin_ranges" else {}
     recipe = Recipe(**{field: "cuda:1" if field == "device" else other}, **more)
     path = tmp_path / "recipe.toml"
