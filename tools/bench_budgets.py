@@ -2,7 +2,7 @@
 
 For each model: the file of uniform int4 (and int3, which has the same size: its codes lie in 4 bits) is
 written and scored on test data. Then the allocator's file at the size of uniform int4 and at parts of it,
-ranked by dual price; and, as ablations, ranked by layer loss alone, and by loss times the weight's size. Every
+ranked by dual price; and, as ablations, ranked by layer loss alone, and by loss times the size. Every
 file is solved in full.
 
     python tools/bench_budgets.py --models ocr-rec,minilm,efficientnet-lite0

@@ -152,7 +152,7 @@ def test_comq_is_never_worse_than_rounding(
     ours = column_losses(problem, solve_layer(problem, "comq", compensate, engine=engine), compensate)
     plain = column_losses(problem, solve_layer(problem, "rtn", compensate, engine=engine), compensate)
     posed = pose(problem, centred=compensate)
-    p, scale, _ = rtn.solve_searched(posed, engine.backend)
+    p, scale, _ = rtn.solve_searched(posed, engine)
     error = np.ldexp(posed.weight - spread_(scale, posed) * p, posed.exponent).swapaxes(1, 2)
     clever = quadratic(problem.stats, error, compensate)
     if posed.tied:
