@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from comq_onnx.allocate.allocation import Allocation
 from comq_onnx.evaluate.verify import Verification
 from comq_onnx.records import Layer, LayerReport, Skipped, Solution, ValueGrid
 from comq_onnx.targets import Written
@@ -38,6 +39,8 @@ class Report:
     seconds: float
     activations: Mapping[str, ValueGrid] = field(default_factory=dict)
     """How tensors that are stored in 8 bits are, by name"""
+    allocation: Allocation | None = None
+    """Why each layer has its width, where a budget chose them"""
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
