@@ -40,7 +40,7 @@ class Report:
     activations: Mapping[str, ValueGrid] = field(default_factory=dict)
     """How tensors that are stored in 8 bits are, by name"""
     allocation: Allocation | None = None
-    """How a budget was shared out, where there was one"""
+    """Why each layer has its width, where a budget chose them"""
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comq_onnx.evaluate.estimate import Estimate
+from comq_onnx.evaluate.prices import told
 from comq_onnx.evaluate.report import BYTES, Report, sqnr
 from comq_onnx.evaluate.verify import Fidelity
 from comq_onnx.grid import Grid
@@ -75,6 +76,8 @@ def decibel(value: float | None) -> str:
 def summary(report: Report) -> list[str]:
     """Totals, files, checks and remarks, a sentence each."""
     lines = ["", *totals(report)]
+    if report.allocation is not None:
+        lines += [*told(report.allocation), *(f"note: {note}" for note in report.allocation.notes)]
     for check in report.verification.checks:
         lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
     lines += [f"     output {line.output}: {closeness(line)}" for line in report.verification.fidelity]
@@ -90,6 +93,7 @@ def totals(report: Report) -> list[str]:
     lines = [
         f"{len(report.quantized)} weights quantized, {others}; "
         f"{report.bytes_before:,} -> {report.bytes_after:,} bytes ({share:.2f}x); {report.seconds:.1f} s.",
+        *by_grid([*report.quantized, *report.halved]),
         f"Calibrated on {report.calibration}.",
     ]
     if report.opset_after != report.opset_before:
@@ -97,6 +101,18 @@ def totals(report: Report) -> list[str]:
             f"Opset raised from {report.opset_before} to {report.opset_after}: the codes' types need it."
         )
     return lines
+
+
+def by_grid(lines: Sequence[LayerReport]) -> list[str]:
+    """How many layers and bytes of weights each grid has, most bytes first; nothing for one grid."""
+    layers, sizes = Counter[str](), Counter[str]()
+    for line in lines:
+        layers[line.grid] += 1
+        sizes[line.grid] += line.bytes_after
+    if len(layers) < 2:
+        return []
+    parts = (f"{grid} in {layers[grid]} ({size:,} bytes)" for grid, size in sizes.most_common())
+    return [f"Weights by grid: {', '.join(parts)}."]
 
 
 def closeness(fidelity: Fidelity) -> str:

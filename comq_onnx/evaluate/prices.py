@@ -1,0 +1,53 @@
+"""What the allocator chose and why, in words and in the cells of a table."""
+
+import math
+
+from comq_onnx.allocate.allocation import Allocation, Candidate, Price
+
+COLUMNS = ("layer", "price", "uncertainty", "chosen", "candidates: bytes, loss, effect")
+
+
+def told(allocation: Allocation) -> list[str]:
+    """What came of the budget, what one width would make of it, and what more would buy, a sentence each."""
+    return list(filter(None, (allocation.budget, _uniform(allocation), allocation.next_percent)))
+
+
+def source(allocation: Allocation) -> str:
+    """What prices were measured on."""
+    return (
+        f"Prices come from {allocation.samples:,} calibration samples that the fast solutions of the layers "
+        f"did not see. Curves, prices and choice took {allocation.seconds:.1f} s."
+    )
+
+
+def price_cells(price: Price) -> tuple[str, ...]:
+    """A row under `COLUMNS`, without its candidates."""
+    return price.layer, number(price.price), number(price.uncertainty), price.chosen
+
+
+def candidates(price: Price) -> list[tuple[str, str]]:
+    """Name of each candidate, and what there is to say of it."""
+    return [(one.name, _candidate(one)) for one in price.candidates]
+
+
+def number(value: float) -> str:
+    """Three digits; a dash for what is not finite."""
+    return f"{value:.3g}" if math.isfinite(value) else "-"
+
+
+def _candidate(one: Candidate) -> str:
+    return f"{one.name} {one.bytes:,}, {number(one.loss)}, {number(one.effect)}"
+
+
+def _uniform(allocation: Allocation) -> str:
+    """The ratio only where both effects can be compared."""
+    name, size, effect = allocation.uniform
+    if not name:
+        return ""
+    ratio = allocation.effect / effect if effect > 0 else math.nan
+    share = f" ({ratio:.2f} times as much)" if math.isfinite(ratio) else ""
+    return (
+        f"uniform {name} would take {size:,} bytes with an effect of {number(effect)} "
+        f"({allocation.measure}); as allocated the file takes {allocation.file_bytes:,} bytes "
+        f"with one of {number(allocation.effect)}{share}."
+    )
