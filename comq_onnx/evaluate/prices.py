@@ -48,6 +48,6 @@ def _uniform(allocation: Allocation) -> str:
     share = f" ({ratio:.2f} times as much)" if math.isfinite(ratio) else ""
     return (
         f"uniform {name} would take {size:,} bytes with an effect of {number(effect)} "
-        f"({allocation.measure}); as allocated the file takes {allocation.file_bytes:,} bytes "
+        f"(relative error of outputs); as allocated the file takes {allocation.file_bytes:,} bytes "
         f"with one of {number(allocation.effect)}{share}."
     )

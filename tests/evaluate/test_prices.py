@@ -24,8 +24,8 @@ def test_the_sentences_in_a_terminal() -> None:
     at = lines.index("4.0 MB were asked for, 4,000,000 bytes are used.")
     assert lines[:at] == ["", *totals(report(line("a", 5.0, 6.0)))]
     assert lines[at + 1] == (
-        "uniform int4 would take 4,200,000 bytes with an effect of 0.036; as allocated the "
-        "file takes 4,000,000 bytes with one of 0.009 (0.25 times as much)."
+        "uniform int4 would take 4,200,000 bytes with an effect of 0.036 (relative error of outputs); "
+        "as allocated the file takes 4,000,000 bytes with one of 0.009 (0.25 times as much)."
     )
     assert lines[at + 2] == "One more per cent would buy 5 per cent less effect."
     assert lines[at + 3] == "note: prices are rough"
