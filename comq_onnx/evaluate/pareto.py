@@ -10,6 +10,7 @@ from comq_onnx.evaluate.axes import (
     BELOW,
     BOTTOM,
     HEIGHT,
+    RIGHT,
     TOP,
     WIDTH,
     Axis,
@@ -74,7 +75,7 @@ def pareto_plot(points: Sequence[Point], chosen: int, unit: str) -> str:
     parts += [
         words(axes.x.at(mark), BELOW, "end" if mark == marks[-1] else "middle", f"{mark:g}") for mark in marks
     ]
-    parts += [*names("MB", unit), _chosen_line(axes, chosen)]
+    parts += [*names("MB", ""), words(WIDTH - RIGHT, 14, "end", unit), _chosen_line(axes, chosen)]
     for number, (family, members) in enumerate(families(drawn).items()):
         colour = COLOURS[number % len(COLOURS)]
         parts += [legend(number, family, colour), *_series(axes, family, members, colour, unit)]
