@@ -1,4 +1,4 @@
-"""Budgets as people write them: a size, bits for each weight, a drop."""
+"""Budgets as people write them."""
 
 import re
 from dataclasses import dataclass
@@ -29,11 +29,3 @@ def parse_size(text: str) -> Amount:
             fix="write 12MB, 800KiB or 0.2x, a part of the float file",
         )
     return Amount(float(found[1]) * (1.0 if found[3] else UNITS[found[2] or ""]), bool(found[3]))
-
-
-def parse_drop(text: str) -> Amount:
-    """``0.5%``: of the float model's score; ``0.5``: in the score's own unit. ComqError for anything else."""
-    found = re.fullmatch(r"\s*(\d*\.?\d+)\s*(%?)\s*", text)
-    if found is None:
-        raise ComqError(f"{text!r} is no drop", where="--max-drop", fix="write 0.5% or 0.005")
-    return Amount(float(found[1]) / (100.0 if found[2] else 1.0), bool(found[2]))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from comq_onnx.allocate.allocation import Allocation, Point, Price
+from comq_onnx.allocate.allocation import Allocation, Candidate, Point, Price
 from comq_onnx.allocate.knapsack import Limit, choose
 from comq_onnx.allocate.storage import storages
 from comq_onnx.budget import parse_size
@@ -25,7 +25,7 @@ from comq_onnx.graph.rules import governed
 from comq_onnx.latency.measure import FIX, latency_refusal, measure_latency
 from comq_onnx.latency.model import LatencyModel, parse_latency
 from comq_onnx.parallel import survey
-from comq_onnx.planning import Opened, Plan, Progress, choose_grids, open_data, plan
+from comq_onnx.planning import Opened, Plan, Progress, choose_grids, ends, open_data, plan
 from comq_onnx.pricing import Bed, Priced, price_layers
 from comq_onnx.recipe import Recipe
 from comq_onnx.targets.size import file_bytes
@@ -121,8 +121,7 @@ def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Pr
     surveyed = survey(opened, recipe, progress)
     stats = surveyed.collected.stats
     own = governed(opened.plan.layers, recipe)
-    inner = [layer.name for layer in opened.plan.layers if layer.op != "Gather"]
-    wide = {inner[0], inner[-1]} if recipe.first_last == "int8" and inner else set()
+    wide = ends(opened.plan.layers, recipe)
     open_ = [
         layer
         for layer in opened.plan.layers
@@ -142,20 +141,16 @@ def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Pr
     bed, priced = price_layers(opened, stats, options, recipe, progress)
     grids, _ = choose_grids(plan_.layers, recipe, plan_.placement)
     whole = file_bytes(plan_.prepared, plan_.layers, grids, recipe, plan_.placement, plan_.halved)
-    now = sum(uniform_bytes(one, str(grids[one.layer.name])) for one in priced)
+    now = sum(uniform_of(one, str(grids[one.layer.name])).bytes for one in priced)
     latency = None
     if recipe.target_latency:
-        wanted = {one.layer.name: [s.grid for s in one.storages if s.grid] for one in priced}
+        wanted = {one.layer.name: [trial.solution.grid for trial in one.trials.values()] for one in priced}
         latency = measure_latency(opened, wanted, recipe, progress)
     return Problem(opened, recipe, priced, whole - now, latency), bed
 
 
-def uniform_bytes(one: Priced, name: str) -> int:
-    """Bytes of a layer on the grid called `name`; that of the same bits where it is not listed by itself."""
-    return uniform_of(one, name).bytes
-
-
-def uniform_of(one: Priced, name: str) -> Any:
+def uniform_of(one: Priced, name: str) -> Candidate:
+    """The candidate on the grid called `name`; one of the same bits where that is not listed by itself."""
     exact = [c for c in one.candidates if c.name == name]
     same = [c for c in one.candidates if c.name.split()[0] == name.split()[0]]
     return (exact or same or list(one.candidates))[0]
@@ -166,8 +161,7 @@ def limits_of(problem: Problem) -> list[tuple[str, Limit]]:
     recipe, found = problem.recipe, []
     metadata = metadata_bytes(recipe)
     if recipe.target_size:
-        whole = parse_size(recipe.target_size).of(model_bytes(problem.opened.plan.source))
-        found.append(("--target-size", Limit(problem.sizes, whole - problem.fixed - metadata)))
+        found.append((SIZE, Limit(problem.sizes, asked_bytes(problem) - problem.fixed - metadata)))
     if recipe.avg_bits:
         weights = sum(int(np.prod(one.layer.layout.shape)) for one in problem.priced)
         biases = 4 * sum(bias_size(one) for one in problem.priced) if recipe.compensate else 0
@@ -208,15 +202,19 @@ def over(flag: str, limit: Limit, problem: Problem) -> str:
     if flag == "--avg-bits":
         weights = sum(int(np.prod(one.layer.layout.shape)) for one in problem.priced)
         return f"{8 * excess / weights:.2f} bits for each weight above it"
-    return f"{excess:,.0f} bytes above it" if flag == "--target-size" else f"{1e3 * excess:.2f} ms above it"
+    return f"{excess:,.0f} bytes above it" if flag == SIZE else f"{1e3 * excess:.2f} ms above it"
 
 
 def excess_of(problem: Problem, size: int) -> float:
     """Bytes by which a file of `size`, and its metadata, are larger than asked for."""
     if not problem.recipe.target_size:
         return 0.0
-    asked = parse_size(problem.recipe.target_size).of(model_bytes(problem.opened.plan.source))
-    return size + metadata_bytes(problem.recipe) - asked
+    return size + metadata_bytes(problem.recipe) - asked_bytes(problem)
+
+
+def asked_bytes(problem: Problem) -> float:
+    """What ``--target-size`` comes to."""
+    return parse_size(problem.recipe.target_size).of(model_bytes(problem.opened.plan.source))
 
 
 def metadata_bytes(recipe: Recipe) -> int:
@@ -239,7 +237,7 @@ def account_of(
     (choice, limits), plan_ = chosen, problem.opened.plan
     grids, _ = choose_grids(plan_.layers, problem.recipe, plan_.placement)
     alike = [uniform_of(one, str(grids[one.layer.name])) for one in problem.priced]
-    asked = {"--target-size": problem.recipe.target_size, "--avg-bits": f"{problem.recipe.avg_bits:g}"}
+    asked = {SIZE: problem.recipe.target_size, "--avg-bits": f"{problem.recipe.avg_bits:g}"}
     asked["--target-latency"] = problem.recipe.target_latency
     names = problem.names(choice)
     return Allocation(
@@ -260,8 +258,20 @@ def account_of(
             for one in problem.priced
         ),
         points=tuple(points_of(problem, bed, choice)),
+        notes=left_out(problem),
         rules=tuple(rules),
     )
+
+
+def left_out(problem: Problem) -> tuple[str, ...]:
+    """Layers that the budget does not choose for although nobody said so."""
+    plan_, recipe = problem.opened.plan, problem.recipe
+    said = {one.layer.name for one in problem.priced} | governed(plan_.layers, recipe).keys()
+    others = [la.name for la in plan_.layers if la.name not in said | ends(plan_.layers, recipe)]
+    if not others:
+        return ()
+    why = "no activation is seen there, so their price is unknown"
+    return (f"{len(others)} layers stay {recipe.weights} whatever the budget ({why}): {', '.join(others)}",)
 
 
 def next_percent(problem: Problem, choice: Sequence[int], limits: Sequence[tuple[str, Limit]]) -> str:

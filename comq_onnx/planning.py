@@ -192,13 +192,18 @@ def regridded(opened: Opened, recipe: Recipe) -> Opened:
     return replace(opened, plan=replace(opened.plan, grids=grids, notes=notes))
 
 
+def ends(layers: Sequence[Layer], recipe: Recipe) -> set[str]:
+    """Names of the first and the last layer, embeddings left out, where these are to be int8."""
+    inner = [layer.name for layer in layers if layer.op != "Gather"]
+    return {inner[0], inner[-1]} if recipe.first_last == "int8" and inner else set()
+
+
 def choose_grids(
     layers: Sequence[Layer], recipe: Recipe, placement: Placement
 ) -> tuple[dict[str, Grid], dict[str, str]]:
     """The grid of every layer, and why it is not the one asked for where it is not. Rules by hand win."""
     target, rules = TARGETS[recipe.target], governed(layers, recipe)
-    inner = [layer.name for layer in layers if layer.op != "Gather"]
-    wide = {inner[0], inner[-1]} if recipe.first_last == "int8" and inner else set()
+    wide = ends(layers, recipe)
     grids: dict[str, Grid] = {}
     notes: dict[str, str] = {}
     for layer in layers:

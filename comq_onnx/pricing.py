@@ -13,7 +13,7 @@ from comq_onnx.allocate.distortion import Outputs, Watched, divergence, watched
 from comq_onnx.allocate.prices import effect_at, effects_of, price_of
 from comq_onnx.allocate.storage import Storage
 from comq_onnx.backends.engine import open_engine
-from comq_onnx.graph.io import load
+from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.layout import to_rows, weight_values
 from comq_onnx.layerwise import scale_dtype
 from comq_onnx.planning import Opened, Progress
@@ -37,11 +37,9 @@ class Priced:
     """A layer whose storage is to be chosen."""
 
     layer: Layer
-    storages: Sequence[Storage]
     trials: Mapping[str, Trial]
     """By name of the storage; floats have none"""
     candidates: tuple[Candidate, ...]
-    """In the order of `storages`"""
     price: float
     uncertainty: float
 
@@ -63,11 +61,7 @@ class Bed:
 
 def open_bed(opened: Opened, layers: Sequence[Layer], recipe: Recipe) -> Bed:
     """Run the float network on samples of the second half of the calibration data."""
-    model = widen(opened.plan.prepared)
-    if model is opened.plan.prepared:
-        copy = type(model)()
-        copy.CopyFrom(model)
-        model = copy
+    model = widen(to_proto(load(opened.plan.prepared)))
     what = watched(model.graph)
     options = SessionOptions(threads=recipe.threads, device=recipe.run_device)
     network = Switched(model, layers, [one.tensor for one in what], options)
@@ -120,4 +114,4 @@ def _priced(layer: Layer, listed: Sequence[Storage], trials: Mapping[str, Trial]
             loss = trials[storage.name].loss
         effect = effect_at(loss, effects, anchors) if loss > 0 else 0.0
         candidates.append(Candidate(storage.name, storage.width, storage.bytes, loss, effect))
-    return Priced(layer, listed, trials, tuple(candidates), price, uncertainty)
+    return Priced(layer, trials, tuple(candidates), price, uncertainty)

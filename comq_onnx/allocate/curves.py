@@ -1,8 +1,8 @@
 """What a layer loses on each grid, from one Gram: solved in a hurry on half of the samples, judged on the
 other half.
 
-In-sample losses are of no use here: 112 samples for the 1280 inputs of a classifier leave directions that
-cost nothing, 2-bit codes use them up, and new samples pay for it.
+In-sample losses are of no use here: fewer samples than a classifier has inputs leave directions that cost
+nothing, 2-bit codes use them up, and new samples pay for it.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,7 @@
 
 `divergence` is what is reported: KL where outputs are classes, the squared relative error elsewhere. `noise`
 is what prices are made of: the relative error of each position, of logits where there are any, averaged as an
-amplitude. A mean of KL, or of squares, over 16 samples is made by the one or two whose class flips, and is
-uncertain by a half.
+amplitude. A mean of KL, or of squares, over a few samples is made by the one or two whose class flips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,20 +71,6 @@ def divergence(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float
         else:
             parts.append(float(np.square(a - b).sum() / max(np.square(a).sum(), SMALLEST)))
     return float(np.mean(parts)) if parts else 0.0
-
-
-def drop(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
-    """One minus fidelity: classes that differ, or the squared relative error; the worst of the outputs."""
-    parts = [0.0]
-    for one in what:
-        a, b = _pair(truth, found, one)
-        if a is None or b is None:
-            continue
-        if one.classes:
-            parts.append(float((a.argmax(axis=-1) != b.argmax(axis=-1)).mean()))
-        else:
-            parts.append(float(np.square(a - b).sum() / max(np.square(a).sum(), SMALLEST)))
-    return max(parts)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -55,10 +55,6 @@ class Switched:
         graph.output.extend(ValueInfoProto(name=name) for name in outputs)
         self._session: Session = open_session(model, options)
 
-    def run(self, batch: Batch, solutions: Mapping[str, Solution]) -> dict[str, np.ndarray]:
-        """Outputs by name, where the layers named in `solutions` have these weights and biases."""
-        return self.run_with(batch, self.switch(solutions))
-
     def switch(self, solutions: Mapping[str, Solution]) -> dict[str, np.ndarray]:
         """What is to be fed for these layers; of use for many batches."""
         fed: dict[str, np.ndarray] = {}
@@ -70,7 +66,7 @@ class Switched:
         return fed
 
     def run_with(self, batch: Batch, fed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As `run`, with what `switch` gave."""
+        """Outputs by name, where the layers that `switch` gave `fed` for have those weights and biases."""
         feeds = {name: widened(value) for name, value in batch.items()}
         return self._session.run({**self._own, **feeds, **fed})
 
