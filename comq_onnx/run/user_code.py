@@ -1,7 +1,7 @@
 """Code of the user's, named on the command line as ``module:callable``: the only way it is ever run.
 
-Never from a model's metadata, an archive or a recipe that was found somewhere. What the code raises when it is
-called is the user's own bug and keeps its traceback.
+Never from a model's metadata, an archive or a recipe that was found somewhere. What the code raises when it
+is called is the user's own bug and keeps its traceback.
 """
 
 import importlib
