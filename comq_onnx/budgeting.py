@@ -35,7 +35,7 @@ SIZE = "--target-size"
 TRIES = 10
 STAMP = 1024
 """Bytes for the names of the calibration and the version in the file's metadata; the recipe's come on top"""
-SHARES = (0.25, 0.5, 0.75)
+SHARES = (0.3, 0.65)
 """Of the way from the smallest to the largest file, for the picture"""
 
 
@@ -144,7 +144,7 @@ def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Pr
     now = sum(uniform_of(one, str(grids[one.layer.name])).bytes for one in priced)
     latency = None
     if recipe.target_latency:
-        wanted = {one.layer.name: [trial.solution.grid for trial in one.trials.values()] for one in priced}
+        wanted = {name: [s.grid for s in listed if s.grid] for name, listed in options.items()}
         latency = measure_latency(opened, wanted, recipe, progress)
     return Problem(opened, recipe, priced, whole - now, latency), bed
 
@@ -310,8 +310,6 @@ def codes_at_most(sizes: np.ndarray) -> float:
 
 
 def measured(problem: Problem, bed: Bed, kind: str, names: Mapping[str, str]) -> Point:
-    trials = {one.layer.name: one.trials.get(names[one.layer.name]) for one in problem.priced}
-    size = problem.fixed + sum(
-        next(c.bytes for c in one.candidates if c.name == names[one.layer.name]) for one in problem.priced
-    )
-    return bed.point(kind, int(size), {name: trial for name, trial in trials.items() if trial is not None})
+    chosen = [(one, names[one.layer.name]) for one in problem.priced]
+    size = problem.fixed + sum(one.candidate(name).bytes for one, name in chosen)
+    return bed.point(kind, int(size), chosen)

@@ -32,6 +32,14 @@ def halves(stats: InputStats, xp: Any = np) -> tuple[InputStats, InputStats]:
     return first, InputStats(mean, gram, count, None, _mixed_drift(whole, stats.drift, -part, first.drift))
 
 
+def of_groups(stats: InputStats, some: np.ndarray) -> InputStats:
+    """The statistics of some groups, halves and all; all of them where that is all."""
+    if len(some) == len(stats.mean):
+        return stats
+    half = None if stats.half is None else of_groups(stats.half, some)
+    return InputStats(stats.mean[some], stats.gram[some], stats.count, half)
+
+
 def _mixed_drift(share: float, first: Drift | None, rest: float, second: Drift | None) -> Drift | None:
     if first is None or second is None:
         return None

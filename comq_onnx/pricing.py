@@ -6,11 +6,12 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
+from onnx import ModelProto
 
 from comq_onnx.allocate.allocation import Candidate, Point
-from comq_onnx.allocate.curves import Trial, curve
+from comq_onnx.allocate.curves import Bench, Curve, curve
 from comq_onnx.allocate.distortion import Outputs, Watched, divergence, watched
-from comq_onnx.allocate.prices import effect_at, effects_of, price_of
+from comq_onnx.allocate.prices import SMALLEST, Effects, effect_at, effects_of, price_of
 from comq_onnx.allocate.storage import Storage
 from comq_onnx.backends.engine import open_engine
 from comq_onnx.graph.io import load, to_proto
@@ -20,11 +21,12 @@ from comq_onnx.planning import Opened, Progress
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer
 from comq_onnx.run.data import Batch
+from comq_onnx.run.onward import Onward
 from comq_onnx.run.session import SessionOptions
 from comq_onnx.run.switched import Switched
-from comq_onnx.run.widen import widen
+from comq_onnx.run.widen import widen, widened
 
-SAMPLES = 8
+SAMPLES = 6
 """Batches that prices are measured on, evenly from the second half of the calibration data"""
 HALF_LOSS = 2.0**-24
 """Squared relative error of a weight in float16, and so about that of its layer's output"""
@@ -37,11 +39,13 @@ class Priced:
     """A layer whose storage is to be chosen."""
 
     layer: Layer
-    trials: Mapping[str, Trial]
-    """By name of the storage; floats have none"""
+    curve: Curve
     candidates: tuple[Candidate, ...]
     price: float
     uncertainty: float
+
+    def candidate(self, name: str) -> Candidate:
+        return next(one for one in self.candidates if one.name == name)
 
 
 @dataclass(frozen=True)
@@ -52,24 +56,46 @@ class Bed:
     what: Sequence[Watched]
     samples: Sequence[tuple[Batch, Outputs]]
 
-    def point(self, kind: str, size: int, chosen: Mapping[str, Trial]) -> Point:
-        """All of these trials at once, measured."""
-        fed = self.network.switch({name: trial.solution for name, trial in chosen.items()})
+    def point(self, kind: str, size: int, chosen: Sequence[tuple[Priced, str]]) -> Point:
+        """Layers on the storages of these names, all at once, measured.
+
+        Each makes the error of its nearest anchor, scaled to the loss of the storage.
+        """
+        solutions, strength = {}, {}
+        for one, name in chosen:
+            wanted = one.candidate(name).loss
+            near, solution = min(
+                one.curve.anchors.items(),
+                key=lambda item: abs(_log(one.curve.losses[item[0]]) - _log(wanted)),
+            )
+            solutions[one.layer.name] = solution
+            strength[one.layer.name] = float(np.sqrt(wanted / max(one.curve.losses[near], SMALLEST)))
+        fed = self.network.switch(solutions, strength)
         apart = [divergence(truth, self.network.run_with(b, fed), self.what) for b, truth in self.samples]
         return Point(kind, size, float(np.mean(apart)) if apart else 0.0)
 
 
-def open_bed(opened: Opened, layers: Sequence[Layer], recipe: Recipe) -> Bed:
-    """Run the float network on samples of the second half of the calibration data."""
+def _log(loss: float) -> float:
+    return float(np.log(max(loss, SMALLEST)))
+
+
+def open_bed(opened: Opened, layers: Sequence[Layer], recipe: Recipe) -> tuple[Bed, Onward]:
+    """The float network's answers on samples of the second half of the calibration data; and the samples at
+    its beginning, for layers to be changed one by one."""
     model = widen(to_proto(load(opened.plan.prepared)))
     what = watched(model.graph)
+    told = [one.tensor for one in what]
     options = SessionOptions(threads=recipe.threads, device=recipe.run_device)
-    network = Switched(model, layers, [one.tensor for one in what], options)
     count = opened.calibration.batch_count
     first = count // 2
     step = max(1, (count - first) // SAMPLES)
-    batches = islice(opened.calibration.batches(), first, None, step)
-    return Bed(network, what, [(b, network.run_with(b, {})) for b in islice(batches, SAMPLES)])
+    chosen = islice(opened.calibration.batches(), first, None, step)
+    batches = [{name: widened(value) for name, value in b.items()} for b in islice(chosen, SAMPLES)]
+    switched = ModelProto()
+    switched.CopyFrom(model)
+    network = Switched(switched, layers, told, options)
+    bed = Bed(network, what, [(b, network.run_with(b, {})) for b in batches])
+    return bed, Onward(model, layers, told, batches, options)
 
 
 def price_layers(
@@ -81,7 +107,7 @@ def price_layers(
 ) -> tuple[Bed, list[Priced]]:
     """Curves and prices of the layers named in `options`, in graph order."""
     layers = [layer for layer in opened.plan.layers if layer.name in options]
-    bed, model = open_bed(opened, layers, recipe), load(opened.plan.prepared)
+    (bed, onward), model = open_bed(opened, layers, recipe), load(opened.plan.prepared)
     engine, priced = open_engine(recipe.device, recipe.threads), []
     told = partial(progress, "price")
     for number, layer in enumerate(layers):
@@ -91,27 +117,28 @@ def price_layers(
         grids = {s.name: s.grid for s in listed if s.grid is not None}
         kind = scale_dtype(layer, recipe, float(np.abs(weight).max()))
         compensate = recipe.compensate and layer.op != "Gather"
-        trials = curve(weight, stats[layer.name], grids, (compensate, kind, engine))
-        priced.append(_priced(layer, listed, trials, bed))
+        bench = Bench(weight, stats[layer.name], compensate, kind, engine)
+        found = curve(bench, grids, _anchors(listed))
+        effects = effects_of(onward, layer, found, [truth for _, truth in bed.samples], bed.what)
+        priced.append(_priced(layer, listed, found, effects))
     told(len(layers), len(layers))
     return bed, priced
 
 
-def _priced(layer: Layer, listed: Sequence[Storage], trials: Mapping[str, Trial], bed: Bed) -> Priced:
-    anchors = {}
-    for width in ANCHORS:
-        name = next((s.name for s in listed if s.grid and s.width.startswith(width)), None)
-        if name:
-            anchors[name] = trials[name]
-    if not anchors:
-        anchors = dict(islice(trials.items(), 1))
-    effects = effects_of(bed.network, layer.name, anchors, bed.samples, bed.what)
-    price, uncertainty = price_of(effects, anchors)
+def _anchors(listed: Sequence[Storage]) -> list[str]:
+    """Names of the storages that are measured in the network."""
+    grids = [(s.name, s.width) for s in listed if s.grid]
+    found = [next((name for name, own in grids if own.startswith(width)), "") for width in ANCHORS]
+    return list(filter(None, found)) or [grids[0][0]]
+
+
+def _priced(layer: Layer, listed: Sequence[Storage], found: Curve, effects: Effects) -> Priced:
+    price, uncertainty = price_of(effects, found.losses)
     candidates = []
     for storage in listed:
         loss = 0.0 if storage.name == "float" else HALF_LOSS
         if storage.grid is not None:
-            loss = trials[storage.name].loss
-        effect = effect_at(loss, effects, anchors) if loss > 0 else 0.0
+            loss = found.losses[storage.name]
+        effect = effect_at(loss, effects, found.losses) if loss > 0 else 0.0
         candidates.append(Candidate(storage.name, storage.width, storage.bytes, loss, effect))
-    return Priced(layer, trials, tuple(candidates), price, uncertainty)
+    return Priced(layer, found, tuple(candidates), price, uncertainty)

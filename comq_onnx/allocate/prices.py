@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comq_onnx.allocate.curves import Trial
+from comq_onnx.allocate.curves import Curve
 from comq_onnx.allocate.distortion import Outputs, Watched, noise
-from comq_onnx.run.data import Batch
-from comq_onnx.run.switched import Switched
+from comq_onnx.records import Layer
+from comq_onnx.run.onward import Onward
 
 SMALLEST = 1e-14
 
@@ -27,31 +27,28 @@ class Effects:
 
 
 def effects_of(
-    network: Switched,
-    layer: str,
-    trials: Mapping[str, Trial],
-    samples: Sequence[tuple[Batch, Outputs]],
-    what: Sequence[Watched],
+    network: Onward, layer: Layer, found: Curve, truths: Sequence[Outputs], what: Sequence[Watched]
 ) -> Effects:
-    """Give `layer` each of its trials; compare the outputs with the float ones beside each sample."""
+    """Give `layer` each anchor's solution; compare the outputs with the float ones, sample by sample."""
     logs = {}
-    for name, trial in trials.items():
-        fed = network.switch({layer: trial.solution})
-        logs[name] = np.array([noise(truth, network.run_with(batch, fed), what) for batch, truth in samples])
+    for name, solution in found.anchors.items():
+        outputs = network.changed(layer, solution, range(len(truths)))
+        pairs = zip(truths, outputs, strict=True)
+        logs[name] = np.array([noise(truth, {**truth, **changed}, what) for truth, changed in pairs])
     return Effects(logs)
 
 
-def price_of(effects: Effects, trials: Mapping[str, Trial]) -> tuple[float, float]:
+def price_of(effects: Effects, losses: Mapping[str, float]) -> tuple[float, float]:
     """Output error for each unit of layer error, and the standard error of its logarithm over samples."""
-    each = [logs - np.log(max(trials[name].loss, SMALLEST)) for name, logs in effects.logs.items()]
+    each = [logs - np.log(max(losses[name], SMALLEST)) for name, logs in effects.logs.items()]
     pooled = np.mean(each, axis=0)
     return float(np.exp(pooled.mean())), float(pooled.std() / np.sqrt(len(pooled)))
 
 
-def effect_at(loss: float, effects: Effects, trials: Mapping[str, Trial]) -> float:
+def effect_at(loss: float, effects: Effects, losses: Mapping[str, float]) -> float:
     """The outputs' error at a layer's `loss`: between what was measured, on logarithmic axes; beyond it, in
     proportion."""
-    points = sorted((np.log(max(trials[n].loss, SMALLEST)), logs.mean()) for n, logs in effects.logs.items())
+    points = sorted((np.log(max(losses[n], SMALLEST)), logs.mean()) for n, logs in effects.logs.items())
     x, y = np.array(points).T
     at = np.log(max(loss, SMALLEST))
     if at <= x[0]:

@@ -55,20 +55,29 @@ class Switched:
         graph.output.extend(ValueInfoProto(name=name) for name in outputs)
         self._session: Session = open_session(model, options)
 
-    def switch(self, solutions: Mapping[str, Solution]) -> dict[str, np.ndarray]:
-        """What is to be fed for these layers; of use for many batches."""
+    def switch(
+        self, solutions: Mapping[str, Solution], strength: Mapping[str, float] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What is to be fed for these layers; of use for many batches.
+
+        `strength` scales what a solution changes, by layer: with 0 the layer is float, with 1 it has the
+        solution. The error of its output scales alike.
+        """
         fed: dict[str, np.ndarray] = {}
         for name, solution in solutions.items():
-            layer = self._layers[name]
-            fed[layer.weight] = float_weight(solution, layer)
+            layer, part = self._layers[name], (strength or {}).get(name, 1.0)
+            own, given = self._own[layer.weight], float_weight(solution, layer)
+            fed[layer.weight] = given if part == 1 else (own + part * (given - own)).astype(own.dtype)
             if solution.bias is not None and layer.op != "Gather":
-                fed[layer.output + BIAS] = broadcast_bias(solution.bias, layer)
+                fed[layer.output + BIAS] = broadcast_bias(part * solution.bias, layer)
         return fed
 
-    def run_with(self, batch: Batch, fed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run_with(
+        self, batch: Batch, fed: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Outputs by name, where the layers that `switch` gave `fed` for have those weights and biases."""
         feeds = {name: widened(value) for name, value in batch.items()}
-        return self._session.run({**self._own, **feeds, **fed})
+        return self._session.run({**self._own, **feeds, **fed}, outputs)
 
     def _biased(self, node: NodeProto, layer: Layer) -> list[NodeProto]:
         bare, name = NodeProto(), node.output[0]

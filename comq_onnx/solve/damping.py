@@ -15,7 +15,7 @@ import numpy as np
 
 from comq_onnx.backends.engine import Engine
 from comq_onnx.backends.protocol import Array, Backend, Steps
-from comq_onnx.moments import halves
+from comq_onnx.moments import halves, of_groups
 from comq_onnx.records import InputStats
 from comq_onnx.solve.factor import coupling, falling, reordered, restored
 from comq_onnx.solve.pose import Posed, second_moment
@@ -44,7 +44,7 @@ def chosen(stats: InputStats | None, posed: Posed, centred: bool, engine: Engine
         crowding = posed.live.sum(axis=1) / max(stats.count, 1)
         return xp.clip(UNJUDGED * crowding, RANGE[0], 0.2)
     some = np.linspace(0, groups - 1, min(groups, GROUPS)).astype(int)
-    seen, unseen = halves(_of_groups(stats, some), xp)
+    seen, unseen = halves(of_groups(stats, some), xp)
     live = posed.live if len(some) == groups else posed.live[xp.asarray(some)]
     trial = _trial(seen, unseen, live, posed.gram.dtype, centred, xp)
 
@@ -123,14 +123,6 @@ def _probes(shape: tuple[int, int], dtype: Any, xp: Any) -> Array:
     groups, rows = shape
     draws = xp.asarray(np.random.default_rng(0).uniform(-64, 64, (rows, PROBES)).T, dtype=dtype)
     return xp.ascontiguousarray(xp.broadcast_to(draws, (groups, PROBES, rows)))
-
-
-def _of_groups(stats: InputStats, some: np.ndarray) -> InputStats:
-    """The statistics of some groups, halves and all; all of them where that is all."""
-    if len(some) == len(stats.mean):
-        return stats
-    half = None if stats.half is None else _of_groups(stats.half, some)
-    return InputStats(stats.mean[some], stats.gram[some], stats.count, half)
 
 
 def unseen_error(error: Array, seen: InputStats, unseen: InputStats, centred: bool, xp: Any = np) -> Array:
