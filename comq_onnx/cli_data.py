@@ -31,7 +31,7 @@ OPTIONS = (
         "--preprocess",
         default="",
         metavar="SPEC",
-        help="Of pictures and sounds: a preset such as imagenet or yolo, key=value,..., both, or a .toml file.",
+        help="Of pictures and sounds: a preset (imagenet, yolo, ...), key=value,..., both, or a .toml file.",
     ),
     click.option("--tokenizer", type=FILE, help="tokenizer.json of the model, to feed a text file's lines."),
     click.option(
