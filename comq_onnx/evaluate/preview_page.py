@@ -69,7 +69,8 @@ def page(preview: Preview) -> str:
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     body = "\n".join(parts)
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}<title>{escape(title)}</title><style>{STYLE}</style></head>\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}<title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 

@@ -12,7 +12,7 @@ from comq_onnx.run.session import TensorSpec, is_float
 
 COUNTS = (1, 3, 4)
 COLOURS = {1: "grey", 3: "rgb", 4: "rgba"}
-HOW = "say it with --preprocess (a preset such as imagenet, tf or unit, or mean=...,std=...)"
+HOW = "say it by --preprocess (a preset such as tf or unit, or mean=...,std=...); --preview-data shows it"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def plan_pictures(inputs: Sequence[TensorSpec], preprocess: str, metadata: Mappi
         preset = "imagenet" if count == 3 else "unit,resize=short"
         says = says.over(parse(preset).says)
         notes.append(_assumed(count))
-    if says.colour is None and count == 3 and is_float(spec.dtype):
+    if says.colour is None and count == 3 and not asked.preset:
         notes.append("channels are fed as red, green, blue, as nothing says otherwise (colour=bgr does).")
     if told and not asked.preset:
         notes.append(f"pictures are prepared as {told[0]} says; --preprocess says otherwise.")
@@ -95,7 +95,7 @@ def plan_pictures(inputs: Sequence[TensorSpec], preprocess: str, metadata: Mappi
 
 def _assumed(count: int) -> str:
     what = "ImageNet's mean and deviation (preset imagenet)" if count == 3 else "pixels of 0 to 1 (unit)"
-    return f"NOTHING SAYS HOW PICTURES ARE NORMALISED: {what} was assumed. If that is wrong, {HOW}, and look."
+    return f"NOTHING SAYS HOW PICTURES ARE NORMALISED: {what} was assumed. If that is wrong, {HOW}."
 
 
 def _input_of(inputs: Sequence[TensorSpec]) -> TensorSpec:
