@@ -131,7 +131,9 @@ def _windows(inputs: Sequence[TensorSpec], how: Preprocess) -> _Windows:
         )
     inner = spec.shape[1:-1]
     last = spec.shape[-1] if spec.shape else 0
-    features = any(side not in (None, 1) for side in inner) or (inner and last and last <= MOST_FEATURES)
+    features = any(side not in (None, 1) for side in inner) or (
+        None in inner and 0 < (last or 0) <= MOST_FEATURES
+    )
     if len(spec.shape) not in (2, 3) or not is_float(spec.dtype) or features:
         raise ComqError(
             f"input '{spec.name}' of shape {[side or '?' for side in spec.shape]} wants no samples of sound",

@@ -33,7 +33,8 @@ def pictures(files: Sequence[Path], name: str, wanted: Wanted) -> Source:
             break
 
     def records(keep: Scratch = scratch) -> Iterator[Record]:
-        return (_record(path, np.load(place, allow_pickle=False), plan) for path, place in kept)
+        for path, place in kept:  # a generator's frame holds `keep`, and with it the files
+            yield _record(path, np.load(place, allow_pickle=False), plan)
 
     count = f"{len(files)} pictures" if len(files) > 1 else "1 picture"
     return Source(f"{name} ({count}, fed as {plan})", records, plan.notes)

@@ -4,6 +4,7 @@ torch is never imported but to read a ``.pt`` file: whoever has a tensor has imp
 """
 
 import pickle
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,11 @@ from comq_onnx.run.feeds.wanted import spread
 from comq_onnx.run.session import TensorSpec
 
 SUFFIXES = (".pt", ".pth")
+BROKEN = (
+    *(RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, pickle.UnpicklingError),
+)
+"""What torch's reader raises on files that are cut or are no such files"""
 
 
 def is_tensor(value: Any) -> bool:
@@ -112,7 +118,7 @@ def read_saved(path: Path, inputs: Sequence[TensorSpec]) -> tuple[Any, tuple[str
         ) from None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except BROKEN as error:
         what = "it holds more than tensors, which is never read"
         if not isinstance(error, pickle.UnpicklingError):
             what = "it cannot be read as torch's data"
