@@ -141,7 +141,7 @@ def test_the_models_own_metadata_say_how(inputs, metadata, same, folder):
     assert any("metadata" in note for note in calibration.notes)
     assert not any("NOTHING SAYS" in note for note in calibration.notes)
     (own,) = fed(
-        folder, inputs, metadata, preprocess="tf,size=32x32" if None in inputs[0].shape[2:] else "tf"
+        folder, inputs, metadata, preprocess="tf,size=48x48" if None in inputs[0].shape[2:] else "tf"
     )
     assert own.min() < 0
 
