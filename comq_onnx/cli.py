@@ -246,6 +246,8 @@ def show_estimate(plan: "Plan", data: Any, recipe: Recipe, console: Any) -> None
     from comq_onnx.planning import open_data
 
     opened = open_data(plan, data, recipe)
+    for note in opened.calibration.notes:
+        tell(f"note: {note}", console)
     inputs, _ = inputs_for(opened, recipe)
     found = estimate(plan.prepared, plan.layers, plan.grids, opened.calibration, recipe, inputs)
     on_gpu = recipe.device.startswith("cuda")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from comq_onnx.errors import ComqError
-from comq_onnx.preprocess import text_of_file
 
 if TYPE_CHECKING:
     from comq_onnx.recipe import Recipe
@@ -31,7 +30,7 @@ OPTIONS = (
         "--preprocess",
         default="",
         metavar="SPEC",
-        help="Of pictures and sounds: a preset (imagenet, yolo, ...), key=value,..., both, or a .toml file.",
+        help="Of pictures and sounds: a preset (imagenet, yolo, ...), key=value,..., or a .toml file.",
     ),
     click.option("--tokenizer", type=FILE, help="tokenizer.json of the model, to feed a text file's lines."),
     click.option(
@@ -56,11 +55,6 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(OPTIONS):
         command = option(command)
     return command
-
-
-def spec_of(text: str) -> str:
-    """``--preprocess`` as a text: what it is, or what the TOML file that it names stands for."""
-    return text_of_file(Path(text)) if text.endswith(".toml") else text
 
 
 def data_of(path: Path | None, tokenizer: Path | None) -> Any:

@@ -6,9 +6,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from comq_onnx.cli_data import spec_of
 from comq_onnx.config import read_recipe, write_recipe
 from comq_onnx.recipe import Recipe
+from comq_onnx.spec_files import spec_of
 
 
 def recipe_of(context: click.Context, options: dict[str, Any]) -> Recipe:

@@ -5,11 +5,9 @@ Values of several channels are joined by commas too (``mean=0.5,0.5,0.5``), in t
 """
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from comq_onnx.errors import ComqError
@@ -18,6 +16,7 @@ from comq_onnx.presets import PRESETS
 FLAG = "--preprocess"
 MOST_PIXELS = 1 << 15
 """Of a side of a picture, as it is fed"""
+SOUND_KEYS = ("rate", "window", "normalize")
 CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1, "rgba": 4, "bgra": 4}
 ALIASES = {"color": "colour", "crop-pct": "crop", "interpolation": "filter", "normalise": "normalize"}
 WORDS = {
@@ -56,6 +55,10 @@ class Preprocess:
     window: int | None = None
     normalize: str | None = None
 
+    def keys(self) -> set[str]:
+        """What it says something of."""
+        return {f.name for f in fields(self) if getattr(self, f.name) is not None}
+
     def over(self, other: "Preprocess") -> "Preprocess":
         """This, and what it does not say as `other` says it.
 
@@ -83,7 +86,7 @@ def parse(text: str) -> Parsed:
 
     ComqError for unknown presets and keys, and for values that cannot be meant.
     """
-    first, pairs = _pairs(text)
+    first, pairs = pairs_of(text)
     said = preprocess_of(pairs)
     if not first:
         return Parsed("", said, None)
@@ -91,31 +94,13 @@ def parse(text: str) -> Parsed:
         raise ComqError(f"there is no preset '{first}'", where=FLAG, fix=_nearest(first, PRESETS))
     preset = PRESETS[first]
     size = (preset.size, preset.size) if preset.size else None
-    return Parsed(first, said.over(preprocess_of(_pairs(preset.text)[1])), size)
+    return Parsed(first, said.over(preprocess_of(pairs_of(preset.text)[1])), size)
 
 
-def text_of_file(path: Path) -> str:
-    """The text that a TOML file of the same keys stands for; ``preset`` names a preset.
-
-    ComqError where it cannot be read.
-    """
-    where = f"{FLAG} {path}"
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ComqError(
-            f"it cannot be read ({error.strerror})", where=where, fix="name a TOML file"
-        ) from None
-    except ValueError as error:  # no UTF-8, or no TOML
-        raise ComqError(
-            f"it is no TOML ({error})", where=where, fix="write lines such as resize = 'pad'"
-        ) from None
-    parts = [str(found.pop("preset"))] if "preset" in found else []
-    for key, value in found.items():
-        if isinstance(value, bool | dict):
-            raise ComqError(f"'{key}' is no value", where=where, fix="write numbers, texts or lists of them")
-        parts.append(f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}")
-    return ",".join(parts)
+def refuse_keys(keys: set[str], what: str) -> None:
+    """ComqError for keys that say nothing of `what`, pictures or sounds."""
+    for key in sorted(keys):
+        raise ComqError(f"{key} is said, which {what} have not", where=FLAG, fix="leave it out")
 
 
 def preprocess_of(pairs: Mapping[str, str]) -> Preprocess:
@@ -132,7 +117,7 @@ def preprocess_of(pairs: Mapping[str, str]) -> Preprocess:
     return Preprocess(**found)
 
 
-def _pairs(text: str) -> tuple[str, dict[str, str]]:
+def pairs_of(text: str) -> tuple[str, dict[str, str]]:
     """Preset and pairs of a text. A part without ``=`` is the preset, or one more number of a list."""
     preset, pairs, last = "", {}, ""
     for index, part in enumerate(filter(None, (part.strip() for part in text.split(",")))):

@@ -1,12 +1,11 @@
 """How pictures are prepared, as text: what is read, and what is refused in one sentence."""
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
 from comq_onnx.errors import ComqError
-from comq_onnx.preprocess import READERS, Preprocess, parse, text_of_file
+from comq_onnx.preprocess import READERS, Preprocess, parse
 from comq_onnx.presets import PRESETS
 from comq_onnx.recipe import Recipe
 
@@ -71,27 +70,6 @@ def test_what_cannot_be_meant_is_one_sentence(text: str, said: str):
     with pytest.raises(ComqError, match=said) as caught:
         Recipe(preprocess=text)
     assert str(caught.value).startswith("--preprocess: ")
-
-
-def test_a_file_says_the_same(tmp_path: Path):
-    path = tmp_path / "spec.toml"
-    path.write_text('preset = "imagenet"\nmean = [0.5, 0.4, 0.3]\nsize = 192\ncolour = "bgr"\n')
-    text = text_of_file(path)
-    assert text == "imagenet,mean=0.5,0.4,0.3,size=192,colour=bgr"
-    assert parse(text) == parse("imagenet,mean=0.5,0.4,0.3,size=192x192,color=bgr")
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [(None, "cannot be read"), (b"mean = [", "no TOML"), (b"\xff\xfe", "no TOML"), (b"[a]\nb=1", "no value")],
-)
-def test_a_file_that_says_nothing_is_named(data: bytes | None, said: str, tmp_path: Path):
-    path = tmp_path / "spec.toml"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(ComqError, match=said) as caught:
-        text_of_file(path)
-    assert "spec.toml" in str(caught.value)
 
 
 def test_every_key_is_a_field():

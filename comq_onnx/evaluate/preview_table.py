@@ -5,6 +5,7 @@ from rich.table import Table
 
 from comq_onnx.evaluate.preview import InputView, Preview
 from comq_onnx.evaluate.table import add
+from comq_onnx.run.session import is_float
 
 COLUMNS = ("input", "type", "the model's shape", "fed", "range", "mean +- deviation, by channel", "zeros")
 
@@ -27,12 +28,15 @@ def cells(view: InputView) -> tuple[str, ...]:
         return view.spec.name, str(view.spec.dtype), declared, fed, "", "", ""
     means = "; ".join(f"{mean:.4g} +- {deviation:.4g}" for mean, deviation in view.channels)
     share = f"{view.zeros / view.count:.1%}"
+    reach = " to ".join(
+        f"{value:.4g}" if is_float(view.spec.dtype) else f"{value:.0f}" for value in (view.low, view.high)
+    )
     return (
         view.spec.name,
         str(view.spec.dtype),
         declared,
         fed,
-        f"{view.low:.4g} to {view.high:.4g}",
+        reach,
         means,
         share,
     )

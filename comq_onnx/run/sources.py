@@ -67,15 +67,15 @@ def open_arrays(
     an item was the last one needed. ComqError for an unknown source.
     """
     if isinstance(source, np.ndarray | Mapping):
-        record = record_of("calibration data", source, inputs)
+        record = _record("calibration data", source, inputs)
         return Source("arrays in memory", lambda: iter([record]))
     if isinstance(source, list | tuple):
-        items = [record_of(f"calibration item {i}", item(one), inputs) for i, one in enumerate(source)]
+        items = [_record(f"calibration item {i}", item(one), inputs) for i, one in enumerate(source)]
         return Source(f"{len(items)} items in memory", lambda: iter(items))
     if hasattr(source, "get_next"):
-        return spill(map(item, _read_all(source)), inputs, enough, type(source).__name__)
+        return _spill(map(item, _read_all(source)), inputs, enough, type(source).__name__)
     if isinstance(source, Iterable):
-        return spill(map(item, source), inputs, enough, type(source).__name__)
+        return _spill(map(item, source), inputs, enough, type(source).__name__)
     raise ComqError(f"a {type(source).__name__} is no source of calibration data", fix=f"give {KINDS}")
 
 
@@ -96,7 +96,7 @@ def open_file(path: Path, inputs: Sequence[TensorSpec]) -> Source:
 
 def _read(path: Path, inputs: Sequence[TensorSpec]) -> Record:
     if path.suffix == ".npy":
-        return record_of(str(path), _load(path), inputs)
+        return _record(str(path), _load(path), inputs)
     loaded = _load(path)
     try:
         with loaded as archive:
@@ -106,7 +106,7 @@ def _read(path: Path, inputs: Sequence[TensorSpec]) -> Record:
     # NumPy hands a member that is no array out as bytes.
     if any(isinstance(array, bytes) for array in arrays.values()):
         raise _unreadable(path, None)
-    return record_of(str(path), arrays, inputs)
+    return _record(str(path), arrays, inputs)
 
 
 def _load(path: Path) -> Any:
@@ -144,7 +144,7 @@ def _extract(path: Path, scratch: Scratch, inputs: Sequence[TensorSpec]) -> Reco
                 arrays[member.removesuffix(".npy")] = _load(target)
             except (OSError, EOFError, zipfile.BadZipFile) as error:
                 raise _unreadable(path, error) from error
-    return record_of(str(path), arrays, inputs)
+    return _record(str(path), arrays, inputs)
 
 
 def _unreadable(path: Path, error: BaseException | None) -> ComqError:
@@ -159,7 +159,7 @@ def _unreadable(path: Path, error: BaseException | None) -> ComqError:
     )
 
 
-def record_of(where: str, item: Any, inputs: Sequence[TensorSpec]) -> Record:
+def _record(where: str, item: Any, inputs: Sequence[TensorSpec]) -> Record:
     """Name the arrays of an item. A bare array, or the `arr_0` of `np.savez(x)`, is the only input's."""
     if not isinstance(item, Mapping):
         item = {_only_input(where, inputs): item}
@@ -222,15 +222,13 @@ def _read_all(reader: Any) -> Iterator[Any]:
         yield item
 
 
-def spill(
+def _spill(
     items: Iterable[Any], inputs: Sequence[TensorSpec], enough: Callable[[Record], bool], kind: str
 ) -> Source:
-    """Items, or records, of something that gives them once: written to a temporary folder one by one."""
     scratch = Scratch()
     files: list[Path] = []
-    places: list[str] = []
     for i, item in enumerate(items):
-        record = item if isinstance(item, Record) else record_of(f"calibration item {i}", item, inputs)
+        record = _record(f"calibration item {i}", item, inputs)
         last = enough(record)
         path = scratch.path / f"{i}.npz"
         # A bfloat16 array would come back from disk as raw bytes.
@@ -241,14 +239,13 @@ def spill(
         members: Any = {f"in:{name}": array for name, array in plain.items()}
         np.savez(path, **members)
         files.append(path)
-        places.append(record.where)
         if last:
             break
 
     def read(keep: Scratch = scratch) -> Iterator[Record]:
-        for where, path in zip(places, files, strict=True):
+        for i, path in enumerate(files):
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name.removeprefix("in:"): archive[name] for name in archive.files}
-            yield Record(where, arrays)
+            yield Record(f"calibration item {i}", arrays)
 
     return Source(f"{len(files)} items of a {kind}", read)

@@ -1,7 +1,7 @@
 """What would be fed: numbers against NumPy, and what looks wrong is said."""
 
 from html.parser import HTMLParser
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import numpy as np
 import pytest
@@ -32,10 +32,9 @@ def seen(net, data, **recipe) -> Preview:
 
 
 def printed(found: Preview) -> str:
-    console = Console(width=250, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_preview(found, console)
-    console.file.close()
-    return console.export_text()
+    stream = StringIO()
+    print_preview(found, Console(width=250, file=stream))
+    return stream.getvalue()
 
 
 def test_numbers_are_those_of_all_samples():

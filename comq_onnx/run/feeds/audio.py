@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from comq_onnx.errors import ComqError
-from comq_onnx.preprocess import FLAG, Preprocess, parse
+from comq_onnx.preprocess import FLAG, SOUND_KEYS, Preprocess, parse, refuse_keys
 from comq_onnx.run.feeds.wanted import Wanted, by_folder, spread
 from comq_onnx.run.feeds.wav import Sound, read_wav
 from comq_onnx.run.session import TensorSpec, is_float
@@ -50,6 +50,7 @@ def sounds(files: Sequence[Path], name: str, wanted: Wanted) -> Source:
     folder. ComqError where a file cannot be read, or the model wants features instead of samples.
     """
     windows = _windows(wanted.inputs, parse(wanted.preprocess).says)
+    refuse_keys(windows.how.keys() - set(SOUND_KEYS), "sounds")
     groups, total = by_folder(files), len(files)
     files = [groups[group][member] for group, member in spread([len(g) for g in groups], wanted.count)]
     scratch, rates, sizes = Scratch(), set(), []

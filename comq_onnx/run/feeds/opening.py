@@ -14,6 +14,7 @@ from comq_onnx.run.feeds.wanted import Wanted, files_below
 from comq_onnx.run.session import TensorSpec
 from comq_onnx.run.sources import KINDS, Source
 
+AS_THEY_ARE = "--preprocess is about files of pictures and sounds; these data are fed as they are."
 Opener = Callable[[Sequence[Path], str, Wanted], Source]
 
 
@@ -24,7 +25,7 @@ def open_source(source: Any, wanted: Wanted) -> Source:
     ComqError for a missing, unreadable or unknown source.
     """
     if isinstance(source, text.TextFile):
-        return text.texts(source, wanted)
+        return _as_they_are(text.texts(source, wanted), wanted)
     if isinstance(source, str | Path):
         return _from_path(Path(source), wanted)
     if _is_function(source):
@@ -35,7 +36,11 @@ def open_source(source: Any, wanted: Wanted) -> Source:
     elif torch_.is_dataset(source) and not isinstance(source, list | tuple) and not _iterates(source):
         source = torch_.picked(source, wanted.count)
     found = sources.open_arrays(source, wanted.inputs, wanted.enough, parts)
-    return replace(found, notes=(*found.notes, *parts.notes))
+    return _as_they_are(replace(found, notes=parts.notes), wanted)
+
+
+def _as_they_are(source: Source, wanted: Wanted) -> Source:
+    return replace(source, notes=(*source.notes, AS_THEY_ARE)) if wanted.preprocess else source
 
 
 def _iterates(source: Any) -> bool:
@@ -68,11 +73,11 @@ def _from_path(path: Path, wanted: Wanted) -> Source:
         raise ComqError("the calibration data do not exist", where=str(path), fix="check the path")
     suffix = path.suffix.lower()
     if suffix in sources.SUFFIXES:
-        return sources.open_file(path, wanted.inputs)
+        return _as_they_are(sources.open_file(path, wanted.inputs), wanted)
     if suffix in torch_.SUFFIXES:
         held, notes = torch_.read_saved(path, wanted.inputs)
         found = sources.open_arrays(held, wanted.inputs, wanted.enough)
-        return replace(found, description=path.name, notes=notes)
+        return _as_they_are(replace(found, description=path.name, notes=notes), wanted)
     if suffix in text.SUFFIXES:
         raise ComqError(
             "a text is fed as tokens", where=str(path), fix="say which with --tokenizer tokenizer.json"
@@ -93,7 +98,7 @@ def _from_folder(folder: Path, wanted: Wanted) -> Source:
     arrays = sorted(f for f in folder.iterdir() if f.suffix in sources.SUFFIXES and f.is_file())
     found: list[tuple[Sequence[Path], Callable[[], Source]]] = []
     if arrays:
-        found.append((arrays, lambda: sources.open_files(arrays, name, wanted.inputs)))
+        found.append((arrays, lambda: _as_they_are(sources.open_files(arrays, name, wanted.inputs), wanted)))
     for suffixes, opener in _folders():
         if files := files_below(folder, suffixes):
             found.append((files, lambda files=files, opener=opener: opener(files, name, wanted)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comq_onnx.errors import ComqError
-from comq_onnx.preprocess import CHANNELS, FLAG, Preprocess, parse
+from comq_onnx.preprocess import CHANNELS, FLAG, SOUND_KEYS, Preprocess, parse, refuse_keys
 from comq_onnx.run.feeds.metadata import told_by
 from comq_onnx.run.session import TensorSpec, is_float
 
@@ -66,6 +66,7 @@ def plan_pictures(inputs: Sequence[TensorSpec], preprocess: str, metadata: Mappi
     ComqError where the model has no such input, or others besides, or where the text and the model disagree.
     """
     asked = parse(preprocess)
+    refuse_keys(asked.says.keys() & set(SOUND_KEYS), "pictures")
     spec = _input_of(inputs)
     told = told_by(metadata, spec)
     says = asked.says.over(told[1]) if told else asked.says

@@ -182,6 +182,7 @@ def test_any_damage_is_an_error_or_a_sound(tmp_path):
         (spec(1, None, 80), "", "mel spectrograms"),
         (spec(1, 3, 224, 224), "", "mel spectrograms"),
         (spec(1, 100, dtype=np.int16), "", "wants no samples"),
+        (spec(1, 100), "imagenet", "crop is said, which sounds have not"),
         (spec(1, 100), "window=50", "the model's windows are of 100 samples"),
         ((*spec(1, 512), TensorSpec("sr", np.dtype(np.int64), ())), "", "'sr' wants values too"),
     ],

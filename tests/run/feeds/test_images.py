@@ -234,6 +234,7 @@ def test_a_picture_beyond_pillows_bound_is_refused(factor, folder, photo, monkey
     ("inputs", "how", "said"),
     [
         (spec(1, 3, 32, 32), "size=64", "size=64x64 does not fit the model's input 'x' of 32x32"),
+        (spec(1, 3, 32, 32), "rate=16000", "rate is said, which pictures have not"),
         (spec(1, 3, 32, 32), "colour=grey", "grey has 1 channels .* has 3"),
         (spec(1, 1, 32, 32), "imagenet", "mean has 3 numbers for 1 channels"),
         (spec(1, 7, 32, 32), "", "say layout=nchw or layout=nhwc"),

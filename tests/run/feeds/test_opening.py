@@ -91,3 +91,10 @@ def test_a_text_wants_its_tokenizer(tmp_path):
     (tmp_path / "a.txt").write_text("hello\n")
     with pytest.raises(ComqError, match=r"a\.txt: a text is fed as tokens; .*--tokenizer"):
         opened(tmp_path / "a.txt")
+
+
+def test_arrays_are_not_prepared_and_that_is_told(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    for source in (tmp_path / "a.npy", tmp_path, {"x": X}, list(X), lambda: X):
+        (note,) = opened(source, preprocess="imagenet").notes
+        assert "fed as they are" in note
