@@ -51,6 +51,5 @@ PRESETS = {
     "raw": Preset("resize=exact,mean255=0,std255=1", 224, "pixels of 0 to 255: models that normalise inside"),
     "wav2vec2": Preset("rate=16000,normalize=zscore", 0, "wav2vec 2.0, HuBERT: sound of mean 0, deviation 1"),
     "crepe": Preset("rate=16000,normalize=zscore", 0, "CREPE: each window of mean 0, deviation 1"),
-    "silero": Preset("rate=16000", 0, "Silero VAD: sound of -1 to 1 at 16 kHz"),
 }
 """By name"""

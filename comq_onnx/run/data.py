@@ -76,6 +76,16 @@ def open_calibration(
     """
     if source is None:
         return _synthetic(inputs, recipe, vocabulary or {})
+    return _given(source, inputs, recipe, (metadata or {}, vocabulary or {}))
+
+
+def _given(
+    source: Any,
+    inputs: Sequence[TensorSpec],
+    recipe: Recipe,
+    known: tuple[Mapping[str, str], Mapping[str, int]],
+) -> Calibration:
+    """Samples that the user has; `known` are the model's metadata and the sizes of its tables."""
     axis = batch_axis(inputs)
     size, cap = _batch_and_cap(axis, recipe)
     remaining = cap
@@ -85,8 +95,8 @@ def open_calibration(
         remaining -= sum(sample.count for sample in samples_of(record, inputs, axis))
         return remaining <= 0
 
-    how = (recipe.preprocess, recipe.max_length, metadata or {}, vocabulary or {})
-    opened = open_source(source, Wanted(tuple(inputs), enough, cap, size, *how))
+    wanted = Wanted(tuple(inputs), enough, cap, size, recipe.preprocess, recipe.max_length, *known)
+    opened = open_source(source, wanted)
 
     def make() -> Iterator[Batch]:
         samples = (sample for record in opened.records() for sample in samples_of(record, inputs, axis))

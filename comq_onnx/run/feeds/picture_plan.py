@@ -86,7 +86,7 @@ def plan_pictures(inputs: Sequence[TensorSpec], preprocess: str, metadata: Mappi
     if says.colour is None and count == 3 and not asked.preset:
         notes.append("channels are fed as red, green, blue, as nothing says otherwise (colour=bgr does).")
     if told and not asked.preset:
-        notes.append(f"pictures are prepared as {told[0]} says; --preprocess says otherwise.")
+        notes.append(f"pictures are prepared by {told[0]}; --preprocess says otherwise.")
     how = says.over(parse("resize=short,crop=1,multiple=1,place=centre,fill=0,filter=bilinear").says)
     size = _size(spec, channels_last, (asked.says.size, how.size or asked.size), how.resize == "none")
     plan = PicturePlan(spec.name, spec.dtype, channels_last, colour, size, how, tuple(notes))
