@@ -14,10 +14,11 @@ from comq_onnx.version import __version__
 
 if TYPE_CHECKING:
     from comq_onnx.pipeline import quantize
+    from comq_onnx.run.feeds.text import TextFile
     from comq_onnx.targets.check import check
     from comq_onnx.targets.findings import Finding
 
-__all__ = ["ComqError", "Finding", "Recipe", "__version__", "check", "quantize"]
+__all__ = ["ComqError", "Finding", "Recipe", "TextFile", "__version__", "check", "quantize"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from comq_onnx.pipeline import quantize
 
         return quantize
+    if name == "TextFile":
+        from comq_onnx.run.feeds.text import TextFile
+
+        return TextFile
     if name == "check":
         from comq_onnx.targets.check import check
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from comq_onnx.cli_check import check
+from comq_onnx.cli_data import data_of, data_options, show_preview
 from comq_onnx.cli_program import SETTINGS, Gibibytes, Program
 from comq_onnx.cli_recipe import default_output, recipe_of
 from comq_onnx.cli_report import check_report_path, write_report
@@ -82,13 +83,7 @@ def main() -> None:
 @click.option("--first-last", **choice("same", "int8"), help="Width of the first and the last layer.")
 @click.option("--weight-form", **choice("auto", "dq"), help="dq: DequantizeLinear before Conv too (slow).")
 @click.option("--quantize-embeddings", is_flag=True, help="Store Gather tables as int8.")
-@click.option(
-    "--calibration-data", "--calibration-data-path", type=FILE, help="npz, npy or a folder of them."
-)
-@click.option("--calibration-samples", type=int, default=256, show_default=True, help="Samples at most.")
-@click.option("--calibration-shapes", default="", help="Of synthetic inputs: x:1x3x224x224,ids:1x128.")
-@click.option("--batch-size", type=int, default=1, show_default=True, help="Samples run together.")
-@click.option("--mask-input", default="", help="Input whose zeros mark padding [default: attention_mask].")
+@data_options
 @click.option("--nodes-to-quantize", multiple=True, metavar="REGEX", help="Only these nodes; repeatable.")
 @click.option("--nodes-to-exclude", multiple=True, metavar="REGEX", help="Keep these float; repeatable.")
 @click.option("--op-types-to-quantize", multiple=True, metavar="OP", help="Only these ops; repeatable.")
@@ -129,6 +124,8 @@ def quantize(
     model: Path,
     output: Path | None,
     calibration_data: Path | None,
+    tokenizer: Path | None,
+    preview_data: Path | None,
     resume: Path | None,
     report_path: Path | None,
     dry_run: bool,
@@ -148,12 +145,16 @@ def quantize(
     path = output or default_output(model, "mixed" if recipe.budgeted else recipe.weights)
     before = identity(path)
     try:
+        data = data_of(calibration_data, tokenizer)
+        if preview_data:
+            show_preview(model, data, recipe, preview_data, wide_console())
+            return
         if dry_run:
-            show_plan(model, calibration_data, recipe)
+            show_plan(model, data, recipe)
             return
         check_report_path(report_path)
         with terminable(), temporary_files_together():
-            report = run(model, path, calibration_data, (recipe, resume), quiet)
+            report = run(model, path, data, (recipe, resume), quiet)
             if report_path:
                 write_report(report, report_path)
     except ComqError as error:
@@ -188,9 +189,7 @@ def interrupted(output: Path, before: tuple[int, int] | None, resume: Path | Non
     return f"interrupted; nothing was written{again}."
 
 
-def run(
-    model: Path, output: Path, data: Path | None, how: tuple[Recipe, Path | None], quiet: bool
-) -> "Report":
+def run(model: Path, output: Path, data: Any, how: tuple[Recipe, Path | None], quiet: bool) -> "Report":
     """Quantize with progress on stderr, then the table on stdout; `how` is the recipe and --resume."""
     from rich.console import Console
 
@@ -207,7 +206,7 @@ def run(
     return report
 
 
-def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
+def show_plan(model: Path, data: Any, recipe: Recipe) -> None:
     """The layers, the size of the file, and what a run would take; without running the model."""
     from comq_onnx.evaluate.report import model_bytes
     from comq_onnx.evaluate.table import print_plan
@@ -239,7 +238,7 @@ def show_plan(model: Path, data: Path | None, recipe: Recipe) -> None:
         tell(f"No estimate of memory and time: {error}", console)
 
 
-def show_estimate(plan: "Plan", data: Path | None, recipe: Recipe, console: Any) -> None:
+def show_estimate(plan: "Plan", data: Any, recipe: Recipe, console: Any) -> None:
     from comq_onnx.evaluate.estimate import estimate
     from comq_onnx.evaluate.speed import measured_speed
     from comq_onnx.evaluate.table import print_estimate
@@ -247,6 +246,8 @@ def show_estimate(plan: "Plan", data: Path | None, recipe: Recipe, console: Any)
     from comq_onnx.planning import open_data
 
     opened = open_data(plan, data, recipe)
+    for note in opened.calibration.notes:
+        tell(f"note: {note}", console)
     inputs, _ = inputs_for(opened, recipe)
     found = estimate(plan.prepared, plan.layers, plan.grids, opened.calibration, recipe, inputs)
     on_gpu = recipe.device.startswith("cuda")

@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from comq_onnx.config import read_recipe, write_recipe
 from comq_onnx.recipe import Recipe
+from comq_onnx.spec_files import spec_of
 
 
 def recipe_of(context: click.Context, options: dict[str, Any]) -> Recipe:
@@ -31,9 +32,10 @@ def without_typed(found: dict[str, Any], context: click.Context) -> dict[str, An
 
 
 def as_recipe(options: dict[str, Any]) -> dict[str, Any]:
-    """Flag values as recipe fields: -1 is the peers' spelling of per-channel."""
+    """Flag values as recipe fields: -1 is the peers' spelling of per-channel; a file of a spec is read."""
     plain = dict(options)
     plain["block_size"] = "channel" if plain["block_size"] == "-1" else plain["block_size"]
+    plain["preprocess"] = spec_of(plain["preprocess"])
     return plain
 
 

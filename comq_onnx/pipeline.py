@@ -54,8 +54,10 @@ def quantize(
     output
         The file to write. It may not be `model`.
     data
-        Calibration samples: a path (``.npz``, ``.npy`` or a folder of them), a dict of stacked arrays, an
-        iterable of dicts, an onnxruntime ``CalibrationDataReader``; None for synthetic inputs.
+        Calibration samples: a path (``.npz``, ``.npy``, ``.pt``, a folder of arrays, pictures or sounds), a
+        `TextFile`, a dict of stacked arrays, an iterable of dicts or tuples such as a torch ``DataLoader``,
+        an onnxruntime ``CalibrationDataReader``, or a function that gives any of them; None for synthetic
+        inputs.
     recipe
         How to quantize; ``Recipe()`` is the advice of the tool.
     progress

@@ -183,7 +183,8 @@ def open_data(plan_: Plan, data: Any, recipe: Recipe) -> Opened:
     """Open the calibration data on the inputs of the prepared model."""
     ready = load(plan_.prepared)
     specs = input_specs(plan_.prepared)
-    return Opened(plan_, open_calibration(data, specs, recipe, vocabulary(ready)))
+    metadata = {entry.key: entry.value for entry in plan_.prepared.metadata_props}
+    return Opened(plan_, open_calibration(data, specs, recipe, vocabulary(ready), metadata))
 
 
 def regridded(opened: Opened, recipe: Recipe) -> Opened:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from comq_onnx.budget import parse_size
 from comq_onnx.errors import ComqError
+from comq_onnx.preprocess import parse
 from comq_onnx.rules import BLOCK_SIZES, BLOCKS, Rule, parse_rule
 
 Weights = Literal["int4", "int8", "int3", "int2"]
@@ -70,6 +71,9 @@ class Recipe:
     own low-bit operator. `size_first` quantizes even what then runs slower than in float, in memory too.
     `high_precision_dtype` is the type of what is not quantized.
 
+    `preprocess` is how pictures and sounds become inputs (`preprocess.parse` reads it), `max_length` how many
+    tokens of a line of text are fed, 0 for what its tokenizer says.
+
     `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published; ``"channel"`` always
     does. Besides, ``"position"`` adds a bias for each position of an output, where all samples have the same
     ones, and ``"block"`` one for each channel behind residual Adds; both need quantized `inputs`.
@@ -105,6 +109,8 @@ class Recipe:
     calibration_samples: int = 256
     batch_size: int = 1
     calibration_shapes: str = ""
+    preprocess: str = ""
+    max_length: int = 0
     mask_input: str = ""
     memory_gib: float = 0.0
     device: str = "auto"
@@ -117,6 +123,7 @@ class Recipe:
         self._check_ranges()
         self._check_biases()
         self._parsed_rules()
+        parse(self.preprocess)
 
     def _check_choices(self) -> None:
         for name, allowed in CHOICES.items():
@@ -142,6 +149,12 @@ class Recipe:
         if self.mrecg < 0:
             raise ComqError(
                 f"{self.mrecg} is not a count", where="--mrecg", fix="use 1 or more, or 0 for none"
+            )
+        if self.max_length < 0:
+            raise ComqError(
+                f"{self.max_length} is not a count",
+                where="--max-length",
+                fix="use 1 or more, or 0 for its own",
             )
         if self.threads < 0:
             raise ComqError(

@@ -26,6 +26,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "target_size": st.sampled_from(["3MB", "0.2x", "800KiB"]),
     "avg_bits": st.floats(0, 32, allow_subnormal=False),
     "mrecg": st.just(0),  # it goes with some solvers only
+    "preprocess": st.sampled_from(["", "imagenet", "yolo,size=320x640", "mean255=127,128,129,std255=128"]),
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
 }
 KINDS = {bool: st.booleans(), int: st.integers(1, 10**6), str: TEXTS, tuple: LISTS}
@@ -59,8 +60,7 @@ def test_every_field_is_written_by_its_flag(field: str, tmp_path: Path) -> None:
     }[type(default)]  # fmt: skip
     if field in CHOICES:
         other = next(value for value in CHOICES[field] if value != default)
-    if field == "target_size":
-        other = "0.2x"
+    other = {"target_size": "0.2x", "preprocess": "imagenet,colour=bgr"}.get(field, other)
     more = {"activations": "int8"} if field == "twin_ranges" else {}
     recipe = Recipe(**{field: "cuda:1" if field == "device" else other}, **more)
     path = tmp_path / "recipe.toml"

@@ -58,6 +58,7 @@ def remarks(
     told = []
     if calibration.synthetic:
         told.append(SYNTHETIC.format(what=calibration.description))
+    told.extend(calibration.notes)
     for output in checks.fidelity:
         if output.sqnr_db is not None and output.sqnr_db < FAR_DB:
             told.append(FAR.format(name=output.output, db=output.sqnr_db))

@@ -1,6 +1,6 @@
 """Calibration data: any source, checked once, as the same batches on every call."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -11,9 +11,11 @@ import numpy as np
 from comq_onnx.errors import ComqError
 from comq_onnx.recipe import Recipe
 from comq_onnx.run import synthetic
+from comq_onnx.run.feeds.opening import open_source
+from comq_onnx.run.feeds.wanted import Wanted
 from comq_onnx.run.fit import BatchAxis, Sample, batch_axis, entries, samples_of
 from comq_onnx.run.session import TensorSpec
-from comq_onnx.run.sources import Record, open_source
+from comq_onnx.run.sources import Record
 
 Batch = dict[str, np.ndarray]
 
@@ -35,6 +37,8 @@ class Calibration:
     make: Callable[[], Iterator[Batch]] = field(repr=False)
     entries: Callable[[Batch], int] = field(default=_leading, repr=False)
     """Samples in a batch"""
+    notes: tuple[str, ...] = ()
+    """What the user must be told of the data, a sentence each"""
 
     def batches(self) -> Iterator[Batch]:
         """The same batches in the same order on every call."""
@@ -42,7 +46,11 @@ class Calibration:
 
 
 def open_calibration(
-    source: Any, inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[str, int] | None = None
+    source: Any,
+    inputs: Sequence[TensorSpec],
+    recipe: Recipe,
+    vocabulary: dict[str, int] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Calibration:
     """Open calibration data and check all of it against the model's inputs.
 
@@ -50,20 +58,34 @@ def open_calibration(
     ----------
     source
         None for structured synthetic inputs; a path of a ``.npz`` (keys are input names, the leading axis is
-        samples), a ``.npy`` (models of one input) or a folder of them; a dict of stacked arrays; an iterable
-        of dicts; an onnxruntime `CalibrationDataReader`. One-shot iterables are read once and kept on disk.
+        samples), a ``.npy`` (models of one input), a ``.pt``, or a folder of arrays, pictures or sounds; a
+        `TextFile`; a dict of stacked arrays; an iterable of dicts, such as a torch ``DataLoader``; an
+        onnxruntime `CalibrationDataReader`; a function that gives any of them. One-shot iterables are read
+        once and kept on disk.
     inputs
         The model's inputs; `run.fit` says how arrays are matched to them.
     recipe
         `calibration_samples` caps the samples, `batch_size` groups them where the batch axis is dynamic (a
         fixed batch is filled), `calibration_shapes` and `seed` shape the synthetic inputs.
     vocabulary
-        Number of valid ids of an integer input, where known; used by synthetic inputs.
+        Number of valid ids of an integer input, where known; used by synthetic inputs and by text.
+    metadata
+        The model's own, which may say how pictures are prepared.
 
     ComqError names the file, the input, and what was expected and found.
     """
     if source is None:
         return _synthetic(inputs, recipe, vocabulary or {})
+    return _given(source, inputs, recipe, (metadata or {}, vocabulary or {}))
+
+
+def _given(
+    source: Any,
+    inputs: Sequence[TensorSpec],
+    recipe: Recipe,
+    known: tuple[Mapping[str, str], Mapping[str, int]],
+) -> Calibration:
+    """Samples that the user has; `known` are the model's metadata and the sizes of its tables."""
     axis = batch_axis(inputs)
     size, cap = _batch_and_cap(axis, recipe)
     remaining = cap
@@ -73,7 +95,8 @@ def open_calibration(
         remaining -= sum(sample.count for sample in samples_of(record, inputs, axis))
         return remaining <= 0
 
-    opened = open_source(source, inputs, enough)
+    wanted = Wanted(tuple(inputs), enough, cap, size, recipe.preprocess, recipe.max_length, *known)
+    opened = open_source(source, wanted)
 
     def make() -> Iterator[Batch]:
         samples = (sample for record in opened.records() for sample in samples_of(record, inputs, axis))
@@ -85,7 +108,7 @@ def open_calibration(
     if not counts:
         raise _empty(opened.description, axis, sum(1 for _ in islice(opened.records(), 1)))
     text = f"{samples} samples of {opened.description}"
-    return Calibration(text, samples, False, len(counts), make, partial(entries, batch=axis))
+    return Calibration(text, samples, False, len(counts), make, partial(entries, batch=axis), opened.notes)
 
 
 def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[str, int]) -> Calibration:

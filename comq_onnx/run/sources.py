@@ -1,4 +1,4 @@
-"""Where calibration data come from: files, folders, dicts, iterables and readers, all as records.
+"""Arrays as calibration data: files, folders, dicts, iterables and readers, all as records.
 
 A record is what one file, or one item of an iterable, holds: arrays by input name. What the arrays mean
 (which axis is samples, whether they fit) is decided in `run.fit`. Nothing here unpickles.
@@ -24,7 +24,8 @@ MAP_FROM = 1 << 24
 EXTRACT_FROM = 1 << 28
 """Bytes inside a .npz file from which its members are unpacked to disk and memory-mapped."""
 KINDS = (
-    "a .npz or .npy file, a folder of them, a dict of arrays, an iterable of dicts or a calibration reader"
+    "a .npz, .npy or .pt file, a folder of pictures, .wav or .npz files, a text file with --tokenizer, "
+    "module:callable, or in Python a dict of arrays, an iterable of dicts, a DataLoader or a reader"
 )
 
 
@@ -42,6 +43,8 @@ class Source:
 
     description: str
     records: Callable[[], Iterator[Record]]
+    notes: tuple[str, ...] = ()
+    """What the user must be told of it, a sentence each"""
 
 
 class Scratch:
@@ -52,39 +55,37 @@ class Scratch:
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-def open_source(source: Any, inputs: Sequence[TensorSpec], enough: Callable[[Record], bool]) -> Source:
-    """Make any kind of calibration source readable more than once.
+def open_arrays(
+    source: Any,
+    inputs: Sequence[TensorSpec],
+    enough: Callable[[Record], bool],
+    item: Callable[[Any], Any] = lambda item: item,
+) -> Source:
+    """Make arrays in memory, an iterable or a reader readable more than once; `item` is done to each item.
 
     One-shot iterables and readers are written to a temporary folder, item by item, until `enough` says that
-    an item was the last one needed. ComqError for a missing, unreadable or unknown source.
+    an item was the last one needed. ComqError for an unknown source.
     """
-    if isinstance(source, str | Path):
-        return _from_path(Path(source), inputs)
     if isinstance(source, np.ndarray | Mapping):
         record = _record("calibration data", source, inputs)
         return Source("arrays in memory", lambda: iter([record]))
     if isinstance(source, list | tuple):
-        items = [_record(f"calibration item {i}", item, inputs) for i, item in enumerate(source)]
+        items = [_record(f"calibration item {i}", item(one), inputs) for i, one in enumerate(source)]
         return Source(f"{len(items)} items in memory", lambda: iter(items))
     if hasattr(source, "get_next"):
-        return _spill(_read_all(source), inputs, enough, type(source).__name__)
+        return _spill(map(item, _read_all(source)), inputs, enough, type(source).__name__)
     if isinstance(source, Iterable):
-        return _spill(source, inputs, enough, type(source).__name__)
+        return _spill(map(item, source), inputs, enough, type(source).__name__)
     raise ComqError(f"a {type(source).__name__} is no source of calibration data", fix=f"give {KINDS}")
 
 
-def _from_path(path: Path, inputs: Sequence[TensorSpec]) -> Source:
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
-        if not files:
-            raise ComqError("the folder holds no .npz or .npy file", where=str(path), fix=f"give {KINDS}")
-        return Source(f"{path.name}/ ({len(files)} files)", lambda: (_read(f, inputs) for f in files))
-    if not path.is_file():
-        raise ComqError("the calibration data do not exist", where=str(path), fix="check the path")
-    if path.suffix not in SUFFIXES:
-        raise ComqError(
-            f"'{path.suffix}' files are no calibration data", where=str(path), fix=f"give {KINDS}"
-        )
+def open_files(files: Sequence[Path], name: str, inputs: Sequence[TensorSpec]) -> Source:
+    """Many .npz and .npy files, in this order."""
+    return Source(f"{name} ({len(files)} files)", lambda: (_read(f, inputs) for f in files))
+
+
+def open_file(path: Path, inputs: Sequence[TensorSpec]) -> Source:
+    """One .npz or .npy file; a large one is unpacked to disk and memory-mapped."""
     if path.suffix == ".npz" and _unpacked_bytes(path) >= EXTRACT_FROM:
         scratch = Scratch()
         record = _extract(path, scratch, inputs)
@@ -127,6 +128,13 @@ def _unpacked_bytes(path: Path) -> int:
 def _extract(path: Path, scratch: Scratch, inputs: Sequence[TensorSpec]) -> Record:
     """Unpack member by member: no more than a copy buffer of it is in memory at a time."""
     arrays = {}
+    size, free = _unpacked_bytes(path), shutil.disk_usage(scratch.path).free
+    if size > free:
+        raise ComqError(
+            f"it holds {size:,} bytes, packed, and there are {free:,} in {scratch.path.parent} to unpack it",
+            where=str(path),
+            fix="save fewer samples, or set TMPDIR to a larger disk",
+        )
     with zipfile.ZipFile(path) as archive:
         for i, member in enumerate(archive.namelist()):
             target = scratch.path / f"{i}.npy"

@@ -120,7 +120,7 @@ def test_large_files_are_mapped_not_read(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", x=X)
     np.save(tmp_path / "a.npy", X)
     for name in ("a.npz", "a.npy"):
-        source = sources.open_source(tmp_path / name, IMAGE, lambda record: False)
+        source = sources.open_file(tmp_path / name, IMAGE)
         assert isinstance(next(source.records()).arrays["x"], np.memmap)
         assert np.array_equal(stacked(opened(tmp_path / name)), X)
 
