@@ -16,10 +16,8 @@ REPORTS = (".json", ".html")
 
 def write_reports(report: "Report", paths: Sequence[Path]) -> None:
     """As JSON for machines, or as a page for people, by the name of each file."""
-    from comq_onnx.evaluate.page import page
-
     for path in dict.fromkeys(paths):
-        text = page(report) if path.suffix == ".html" else json.dumps(report.as_dict(), indent=1) + "\n"
+        text = _as_page(report) if path.suffix == ".html" else json.dumps(report.as_dict(), indent=1) + "\n"
         try:
             with held_back():
                 path.write_text(text, encoding="utf-8")
@@ -29,6 +27,12 @@ def write_reports(report: "Report", paths: Sequence[Path]) -> None:
                 where=f"--report {path}",
                 fix="the model is written; choose another file for the report",
             ) from None
+
+
+def _as_page(report: "Report") -> str:
+    from comq_onnx.evaluate.page import page
+
+    return page(report)
 
 
 def check_report_paths(paths: Sequence[Path]) -> None:

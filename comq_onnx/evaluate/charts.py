@@ -145,10 +145,13 @@ def pareto_chart(points: Sequence[Point], chosen: int, unit: str) -> str:
         for number, (family, members) in enumerate(families(kept).items()):
             places = [(p.bytes / 1e6, p.distortion if p.distortion > NOTHING else floor) for p in members]
             mark, colour = KINDS[number % len(KINDS)]
-            line = "none" if family == UNIFORM else "-"
+            look = {"ls": "none"} if family == UNIFORM else {"ls": "-"}
+            # One network by itself would be lost among the marks of a line.
+            look |= {"ms": 8, "zorder": 3} if len(members) == 1 else {}
             xs, ys = zip(*places, strict=True)
-            axes.plot(xs, ys, mark, ls=line, color=COLOURS[colour], label=family, gid=f"kind{number}", mew=0)
-            titles[f"kind{number}"] = [_point(point, unit) for point in members]
+            gid = f"kind{number}"
+            axes.plot(xs, ys, mark, color=COLOURS[colour], label=family, gid=gid, mew=0, **look)
+            titles[gid] = [_point(point, unit) for point in members]
             for point, place in zip(members, places, strict=True):
                 near = {"textcoords": "offset points", "xytext": (5, 4), "clip_on": False}
                 axes.annotate(_width(point), place, **near)

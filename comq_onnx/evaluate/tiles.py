@@ -94,4 +94,6 @@ def _verified(report: Report) -> tuple[str, str]:
     passed = sum(check.ok for check in checks)
     value = f"{passed} of {len(checks)} checks" if passed < len(checks) else f"all {passed} checks"
     ran = runtimes(report)
-    return value, f"run in {', '.join(ran)}" if ran else "not run in any runtime"
+    where = f"run in {', '.join(ran)}" if ran else "not run in any runtime"
+    failed = [check.name for check in checks if not check.ok]
+    return value, "; ".join([*([f"failed: {', '.join(failed)}"] if failed else []), where])

@@ -79,7 +79,7 @@ def test_the_summary_comes_first_and_says_what_matters() -> None:
     assert more["Weights quantized"] == "1 stored as float16, 1 kept float (64 bytes)"
     # 31.5 dB are a factor of 10 ** 1.575 between the norms.
     assert more["Fidelity"] == "output y: 2.66% relative error on calibration samples"
-    assert more["Verified"] == "not run in any runtime"
+    assert more["Verified"] == "failed: lint; not run in any runtime"
 
 
 def test_the_summary_names_where_the_file_was_run() -> None:
