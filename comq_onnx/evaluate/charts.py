@@ -18,6 +18,8 @@ UNIFORM = "uniform"
 """First word of the kinds of points that are not joined by a line"""
 NOTHING = 1e-18
 """Distortions up to this are rounding, and are drawn as 0"""
+MARK, CROWD = 3.5, 80
+"""Points that a mark is wide, up to so many layers; more layers have smaller ones"""
 FEW_CODES = 16
 """Codes that are marked one by one"""
 KINDS = (("s", "before"), ("o", "after"), ("^", "input"), ("D", "other"))
@@ -62,7 +64,8 @@ def depth_chart(lines: Sequence[LayerReport]) -> str:
         axes, titles, places = figure.subplots(), {}, range(1, len(lines) + 1)
         for number, (gid, (label, values)) in enumerate(drawn.items()):
             mark, colour = KINDS[number if len(drawn) == 3 or gid != "drift" else 2]
-            axes.plot(places, values, mark, ls="-", color=COLOURS[colour], label=label, gid=gid, mew=0)
+            look = {"ls": "-", "ms": _mark(len(lines)), "color": COLOURS[colour], "mew": 0}
+            axes.plot(places, values, mark, label=label, gid=gid, **look)
             pairs = [(line, value) for line, value in zip(lines, values, strict=True) if _finite(value)]
             titles[gid] = [f"{line.name}: {value:.3g} {label}" for line, value in pairs]
         _logarithmic(axes.yaxis, [v for _, values in drawn.values() for v in values if _finite(v)], _number)
@@ -116,7 +119,7 @@ def prices_chart(prices: Sequence[Price]) -> str:
         axes.vlines(
             places, [low for low, _ in ends], [high for _, high in ends], color=COLOURS["after"], lw=0.8
         )
-        axes.plot(places, values, "o", color=COLOURS["after"], gid="price", mew=0)
+        axes.plot(places, values, "o", color=COLOURS["after"], gid="price", ms=_mark(len(prices)), mew=0)
         _logarithmic(axes.yaxis, [value for pair in ends for value in pair], _number)
         axes.set_ylabel("price")
         _numbered(axes, len(prices), "layer that had a choice")
@@ -197,11 +200,12 @@ def _pairs(
     places, titles = range(1, len(pairs) + 1), {}
     ends = [(at, *pair) for at, pair in enumerate(pairs, 1) if all(map(_finite, pair))]
     if ends:
-        axes.vlines(*zip(*ends, strict=True), color=COLOURS["faint"], lw=1.2, zorder=1)
+        axes.vlines(*zip(*ends, strict=True), color=COLOURS["faint"], lw=_mark(len(pairs)) / 3, zorder=1)
     for side, name in enumerate(names):
         mark, colour = KINDS[side]
         values = [pair[side] if _finite(pair[side]) else math.nan for pair in pairs]
-        axes.plot(places, values, mark, color=COLOURS[colour], label=name, gid=f"{gid}{side}", mew=0)
+        look = {"color": COLOURS[colour], "ms": _mark(len(pairs)), "mew": 0}
+        axes.plot(places, values, mark, label=name, gid=f"{gid}{side}", **look)
         told = zip(words, values, strict=True)
         titles[f"{gid}{side}"] = [text.format(value, name) for text, value in told if _finite(value)]
     _legend(axes)
@@ -236,8 +240,14 @@ def _logarithmic(axis: Any, values: Sequence[float], text: Any, floor: float | N
 
 def _numbered(axes: Any, count: int, what: str = "layer") -> None:
     axes.set_xlabel(what)
-    axes.set_xlim(0.4, count + 0.6)
+    room = max(0.6, 0.01 * count)
+    axes.set_xlim(1 - room, count + room)
     axes.xaxis.set_major_locator(_nice(12, integer=True))
+
+
+def _mark(count: int) -> float:
+    """How wide a mark is, in points, so that `count` of them can be told apart."""
+    return MARK * min(1.0, math.sqrt(CROWD / max(count, 1)))
 
 
 def _nice(most: int, integer: bool = False) -> Any:
