@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from comq_onnx.cli_check import check
+from comq_onnx.cli_completion import completion_option, first_word
 from comq_onnx.cli_data import data_of, data_options, show_preview
 from comq_onnx.cli_program import SETTINGS, Gibibytes, Program
 from comq_onnx.cli_recipe import default_output, recipe_of
-from comq_onnx.cli_report import check_report_path, write_report
+from comq_onnx.cli_report import check_report_paths, write_reports
 from comq_onnx.errors import ComqError
 from comq_onnx.interrupt import INTERRUPTED, leave, temporary_files_together, terminable
 from comq_onnx.recipe import BLOCK_SIZES, Recipe
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 @main.command("quantize", hidden=True)
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), shell_complete=first_word)
 @click.option("-o", "--output", type=FILE, help="File to write [default: MODEL_int4.onnx].")
 @click.option("--weights", **choice("int4", "int8", "int3", "int2"), help="Width of the weights' codes.")
 @click.option("--solver", **choice("comq", "comq-paper", "gptq", "rtn"), help="comq, or a baseline.")
@@ -113,12 +114,19 @@ def main() -> None:
 )
 @click.option("--config", type=FILE, help="Read a recipe from this .toml file; flags win over it.")
 @click.option("--save-config", type=FILE, help="Write the recipe to this .toml file.")
-@click.option("--report", "report_path", type=FILE, help="Write the report to this .json or .html file.")
+@click.option(
+    "--report",
+    "reports",
+    type=FILE,
+    multiple=True,
+    help="Write the report to this .json or .html file; repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop before calibration.")
 @click.option(
     "--strict", is_flag=True, help="Exit with 3 if a weight stays float or falls back, or a check fails."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
+@completion_option()
 @click.version_option(package_name="comq-onnx", prog_name="comq-onnx")
 def quantize(
     model: Path,
@@ -127,7 +135,7 @@ def quantize(
     tokenizer: Path | None,
     preview_data: Path | None,
     resume: Path | None,
-    report_path: Path | None,
+    reports: tuple[Path, ...],
     dry_run: bool,
     strict: bool,
     quiet: bool,
@@ -152,11 +160,10 @@ def quantize(
         if dry_run:
             show_plan(model, data, recipe)
             return
-        check_report_path(report_path)
+        check_report_paths(reports)
         with terminable(), temporary_files_together():
             report = run(model, path, data, (recipe, resume), quiet)
-            if report_path:
-                write_report(report, report_path)
+            write_reports(report, reports)
     except ComqError as error:
         fail(error)
     except KeyboardInterrupt:

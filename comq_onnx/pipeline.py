@@ -12,6 +12,7 @@ import onnx
 from comq_onnx.backends.engine import compiled
 from comq_onnx.budgeting import settle_budget
 from comq_onnx.errors import ComqError, NotPairedError
+from comq_onnx.evaluate.command import command_line, versions
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, model_bytes
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
@@ -85,7 +86,8 @@ def quantize(
         outcome = replace(outcome, model=stamp(outcome.model, opened.calibration, asked))
     files, checks = put_in_place(path, opened, outcome, recipe, progress)
     report = make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
-    return replace(report, recipe=asked.as_dict(), allocation=allocation)
+    told = command_line(asked, model, data, path)
+    return replace(report, recipe=asked.as_dict(), allocation=allocation, command=told)
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:
@@ -246,4 +248,6 @@ def make_report(
         ),
         seconds=seconds,
         activations=outcome.grids,
+        spreads=outcome.spreads,
+        versions=versions(),
     )

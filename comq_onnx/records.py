@@ -200,7 +200,9 @@ class ValueGrid:
     scale: float
     """Positive, and exactly a float32"""
     zero_point: int
+    """The code that stands for 0"""
     kind: ActivationKind
+    """Of the codes"""
 
 
 @dataclass(frozen=True)
@@ -237,20 +239,30 @@ class LayerReport:
     """One line of the final table."""
 
     name: str
+    """Of the node"""
     op: str
+    """Its operator"""
     weight: str
+    """Name of the weight tensor"""
     shape: tuple[int, ...]
+    """Of the weight tensor"""
     grid: str
     """``int4 b128``; ``float16`` for a weight that is stored so, ``float`` for one that was kept"""
     bytes_before: int
+    """Of the float weight"""
     bytes_after: int
+    """Of what is stored in its place: codes, scales and zero points"""
     sqnr_before: float | None = None
+    """Signal over error of the layer's output by round-to-nearest, in dB; None without a signal, and for
+    what is not quantized"""
     sqnr_after: float | None = None
+    """The same as solved, with the compensating bias"""
     form: str = ""
     """How the writer stored it: ``DequantizeLinear``, ``Cast*scale``, ``float16``; empty where it stays"""
     reason: str = ""
     """Why it stayed float, or what fell back; empty otherwise"""
     seconds: float = field(default=0.0, compare=False)
+    """That solving it took"""
     drift: float | None = None
     """``E ||x - x'||^2 / E ||x||^2`` of its input, x the float network's and x' the quantized one's; None
     where the layer was not solved on the quantized network's input"""

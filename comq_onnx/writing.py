@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from comq_onnx.evaluate.report import halved_lines, layer_lines, skipped_line, with_activations
+from comq_onnx.evaluate.spread import Spread, worst_spreads
 from comq_onnx.graph.edit import add_block_bias
 from comq_onnx.graph.half import to_half
 from comq_onnx.graph.io import load, to_proto
@@ -35,6 +36,8 @@ class Outcome:
     """What the user must hear of the graph around the weights"""
     grids: Mapping[str, ValueGrid] = field(default_factory=dict)
     """Of activations stored in 8 bits, by tensor"""
+    spreads: tuple[Spread, ...] = ()
+    """Of the layers of the lowest SQNR, worst first"""
 
 
 def write(
@@ -60,6 +63,7 @@ def write(
     for block in solved.blocks:
         add_block_bias(model, block, taken)
     lines = layer_lines(plan_.layers, solutions, written, plan_.notes, solved.seconds, solved.drift)
+    spreads = worst_spreads(plan_.prepared, plan_.layers, solutions, lines)
     lines = with_activations(lines, plan_.placement)
     lines += halved_lines(plan_.halved, halved)
     lines += tuple(skipped_line(s) for s in plan_.skipped)
@@ -67,7 +71,8 @@ def write(
     if target.half(recipe):
         halved = to_half(proto, extremes(proto, opened.calibration.batches(), recipe.run_device))
         proto, said = halved.proto, (*said, *halved.notes())
-    return Outcome(stamp(proto, opened.calibration, recipe), solutions, lines, said, grids or {})
+    made = stamp(proto, opened.calibration, recipe)
+    return Outcome(made, solutions, lines, said, grids or {}, spreads)
 
 
 def stamp(model: onnx.ModelProto, calibration: Calibration, recipe: Recipe) -> onnx.ModelProto:

@@ -101,22 +101,26 @@ def test_the_report_accounts_for_every_weight(net: Path) -> None:
 
 
 def test_the_report_is_a_page_too(net: Path) -> None:
-    path = net.with_name("report.html")
+    path, beside = net.with_name("report.html"), net.with_name("report.json")
     words = (net, "-o", net.with_name("o.onnx"), "--calibration-data", net.with_name("data.npz"))
-    done = call(*words, "--inputs", "quantized", "--report", path)
+    done = call(*words, "--inputs", "quantized", "--report", path, "--report", beside)
     assert done.exit_code == 0
     text = path.read_text(encoding="utf-8")
-    for name in ("fc1", "fc2"):
-        assert f"<td>{name}</td>" in text
-    assert "<svg" in text
+    assert all(words in text for words in ("<td>fc1</td>", "<td>fc2</td>"))
+    assert text.count("<svg") == 4
     # fc1 reads the samples themselves, fc2 what the quantized fc1 makes of them.
-    assert "input dB" in done.stdout
-    assert "<th>input dB</th>" in text
-    assert 'data-series="input"' in text
+    assert '<th scope="col">input dB</th>' in text
+    assert 'id="depth-drift"' in text
+    told = json.loads(beside.read_text())
+    worst = [line["name"] for line in sorted(told["lines"], key=lambda line: line["sqnr_after"])]
+    assert [spread["layer"] for spread in told["spreads"]] == worst
+    assert told["command"] == "comq-onnx net.onnx --calibration-data data.npz --inputs quantized -o o.onnx"
+    assert str(net.parent) not in text
 
 
 def test_a_report_of_another_kind_is_refused_before_the_work(net: Path) -> None:
-    done = call(net, "-o", net.with_name("o.onnx"), "--report", net.with_name("report.txt"))
+    forms = ("--report", net.with_name("r.json"), "--report", net.with_name("r.txt"))
+    done = call(net, "-o", net.with_name("o.onnx"), *forms)
     assert done.exit_code == 1
     assert "name it .json or .html" in done.stderr
     assert not net.with_name("o.onnx").exists()

@@ -24,11 +24,13 @@ class Price:
     """What distortion of one layer costs the network's outputs: a dual variable of its layer's constraint."""
 
     layer: str
+    """Name of the node"""
     price: float
     """Output distortion for each unit of the layer's relative distortion"""
     uncertainty: float
     """Standard error of its logarithm, over samples"""
     candidates: tuple[Candidate, ...]
+    """What the layer could be stored as"""
     chosen: str
     """Name of the candidate"""
 
@@ -64,8 +66,12 @@ class Allocation:
     samples: int
     """Calibration samples that prices were measured on, not used in the fast solves"""
     seconds: float
+    """That curves, prices and the choice took"""
     prices: tuple[Price, ...]
+    """Of each layer that had a choice"""
     points: tuple[Point, ...] = ()
+    """Whole networks that were measured"""
     notes: tuple[str, ...] = field(default=())
+    """What the user must be told of the choice"""
     rules: tuple[str, ...] = field(default=())
     """The same choice as ``--rule`` flags"""

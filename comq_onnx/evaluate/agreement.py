@@ -23,7 +23,9 @@ class Check:
     """One thing that was checked."""
 
     name: str
+    """What was looked at"""
     ok: bool
+    """Whether it is as it should be, or could not be looked at here"""
     detail: str
     """What was found, as a sentence"""
     fatal: bool = False

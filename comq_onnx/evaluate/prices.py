@@ -4,7 +4,8 @@ import math
 
 from comq_onnx.allocate.allocation import Allocation, Candidate, Price
 
-COLUMNS = ("layer", "price", "uncertainty", "chosen", "candidates: bytes, loss, effect")
+COLUMNS = ("layer", "price", "uncertainty", "chosen", "bytes", "loss", "effect")
+CANDIDATES = ("layer", "candidate", "bytes", "loss", "effect")
 
 
 def told(allocation: Allocation) -> list[str]:
@@ -21,13 +22,15 @@ def source(allocation: Allocation) -> str:
 
 
 def price_cells(price: Price) -> tuple[str, ...]:
-    """A row under `COLUMNS`, without its candidates."""
-    return price.layer, number(price.price), number(price.uncertainty), price.chosen
+    """A row under `COLUMNS`: the price, and what the chosen candidate comes to."""
+    chosen = [_figures(one) for one in price.candidates if one.name == price.chosen]
+    blank = ("",) * 3
+    return price.layer, number(price.price), number(price.uncertainty), price.chosen, *(chosen or [blank])[0]
 
 
-def candidates(price: Price) -> list[tuple[str, str]]:
-    """Name of each candidate, and what there is to say of it."""
-    return [(one.name, _candidate(one)) for one in price.candidates]
+def candidate_cells(price: Price) -> list[tuple[str, ...]]:
+    """Rows under `CANDIDATES`, one for each way to store the layer."""
+    return [(price.layer, one.name, *_figures(one)) for one in price.candidates]
 
 
 def number(value: float) -> str:
@@ -35,8 +38,8 @@ def number(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "-"
 
 
-def _candidate(one: Candidate) -> str:
-    return f"{one.name} {one.bytes:,}, {number(one.loss)}, {number(one.effect)}"
+def _figures(one: Candidate) -> tuple[str, str, str]:
+    return f"{one.bytes:,}", number(one.loss), number(one.effect)
 
 
 def _uniform(allocation: Allocation) -> str:
@@ -45,7 +48,7 @@ def _uniform(allocation: Allocation) -> str:
     if not name:
         return ""
     ratio = allocation.effect / effect if effect > 0 else math.nan
-    share = f" ({ratio:.2f} times as much)" if math.isfinite(ratio) else ""
+    share = f" ({ratio:.2g} times as much)" if math.isfinite(ratio) else ""
     return (
         f"uniform {name} would take {size:,} bytes with an effect of {number(effect)} "
         f"(relative error of outputs); as allocated the file takes {allocation.file_bytes:,} bytes "

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from comq_onnx.allocate.allocation import Allocation
+from comq_onnx.evaluate.spread import Spread
 from comq_onnx.evaluate.verify import Verification
 from comq_onnx.records import Layer, LayerReport, Skipped, Solution, ValueGrid
 from comq_onnx.targets import Written
@@ -18,29 +19,54 @@ from comq_onnx.targets.target import HALVED
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
+SCHEMA_VERSION = 1
+"""Of what ``--report FILE.json`` writes; it rises where a field is taken away or means something else."""
+
+
 @dataclass(frozen=True)
 class Report:
     """The whole story of one run; `as_dict` is what ``--report`` writes."""
 
     version: str
+    """Of comq-onnx"""
     recipe: Mapping[str, Any]
+    """How the model was quantized; fields that hold their default are left out"""
     target: str
+    """Where the file will run: the value of ``--target``"""
     files: tuple[str, ...]
+    """Paths of what was written: the model, and its external data where there are any"""
     bytes_before: int
+    """Of the float model on disk, its external data included"""
     bytes_after: int
+    """Of all `files`"""
     opset_before: int
+    """Of the float model"""
     opset_after: int
+    """Of the written file"""
     calibration: str
+    """What was fed, in words"""
     synthetic: bool
+    """Whether the samples were made up because no data were given"""
     lines: tuple[LayerReport, ...]
+    """A line for every weight: quantized in graph order, then stored as float16, then kept float"""
     verification: Verification
+    """What was found about the written bytes"""
     notes: tuple[str, ...]
-    """What the user must be told, most important first."""
+    """What the user must be told, most important first"""
     seconds: float
+    """Of the whole run"""
     activations: Mapping[str, ValueGrid] = field(default_factory=dict)
     """How tensors that are stored in 8 bits are, by name"""
     allocation: Allocation | None = None
     """Why each layer has its width, where a budget chose them"""
+    spreads: tuple[Spread, ...] = ()
+    """Weights and scales of the layers of the lowest SQNR, worst first"""
+    command: str = ""
+    """The command line that makes the file again, without folders"""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that the file and its checks depend on, of Python, and the machine's kind"""
+    schema_version: int = SCHEMA_VERSION
+    """Of this form of report; it rises where a field is taken away or means something else"""
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:

@@ -17,13 +17,16 @@ from comq_onnx.records import Layer, LayerReport, Skipped
 from comq_onnx.targets.target import HALVED
 
 INPUT_DB = "input dB"
+COLOURS = {"ok": "green", "FAIL": "bold red", "note:": "yellow"}
+"""Of lines that begin so, on a terminal; `NO_COLOR` in the environment turns them off"""
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print a line for each weight, then totals, checks and what the user must be told."""
     console.print(layer_table(report))
     for text in summary(report):
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        style = COLOURS.get(text.split(" ")[0])
+        console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
 def layer_table(report: Report) -> Table:

@@ -49,6 +49,7 @@ class Fidelity:
     """How close an output of the written file is to that of the float model on the same samples."""
 
     output: str
+    """Its name"""
     sqnr_db: float | None
     """``20 log10(||x|| / ||x - y||)`` at exact settings, for floating outputs"""
     agreement: float | None
@@ -60,7 +61,9 @@ class Verification:
     """All checks of one written file, in the order they were made, and its fidelity."""
 
     checks: tuple[Check, ...]
+    """In the order they were made"""
     fidelity: tuple[Fidelity, ...] = ()
+    """A line for each output of the model"""
 
     @property
     def ok(self) -> bool:

@@ -1,14 +1,19 @@
-"""The report as a page: it parses, loads nothing, tells of every layer, and its plot is right."""
+"""The report as a page: it parses, loads nothing, and tells of every layer."""
 
-import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
-from evaluate.reporting import kept, line, report
+import pytest
+from evaluate.reporting import halved, kept, line, report
 
 from comq_onnx.evaluate.page import page
+from comq_onnx.evaluate.tiles import size, tiles
+from comq_onnx.evaluate.verify import Check, Fidelity, Verification
+from comq_onnx.records import ActivationKind, ValueGrid
 
 EVIL = "<b>&"
 VOID = {"meta"}
+"""Tags that are never closed"""
 
 
 class Document(HTMLParser):
@@ -41,96 +46,140 @@ class Document(HTMLParser):
         return [text for where, text in self.texts if where == tag]
 
 
-def series_of(document: Document) -> dict[str, list[tuple[float, float]]]:
-    """Points by series."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    name = ""
-    for tag, attributes in document.tags:
-        name = attributes.get("data-series") or name
-        if tag == "circle":
-            found.setdefault(name, []).append((float(attributes["cx"] or 0), float(attributes["cy"] or 0)))
-    return found
-
-
 def test_it_parses_and_holds_every_layer_once() -> None:
     names = ["enc/a", "enc/b", "enc/c"]
-    text = page(report(*(line(name, 20.0, 25.0) for name in names), kept("lstm")))
-    document = Document(text)
+    document = Document(page(report(*(line(name, 20.0, 25.0) for name in names), kept("lstm"))))
     assert document.open == []
-    for name in (*names, "lstm"):
-        assert document.of("td").count(name) == 1
-        assert text.count(name) == 1
-    assert document.of("title")[0] == "comq-onnx 1.2.3: 3 weights quantized"
+    cells = document.of("td")
+    for name in names:
+        assert cells.count(name) == 1
+    # Once among all weights, once among those kept float.
+    assert cells.count("lstm") == 2
+    assert document.of("title")[0] == document.of("h1")[0] == "out.onnx: 3 weights quantized"
     assert "FAIL" in document.of("span")
     assert any("31.5 dB" in text for text in document.of("li"))
     assert any("'m & n'" in text for text in document.of("li"))
-    assert any("1,000 -> 250 bytes (0.25x)" in text for text in document.of("p"))
+
+
+def test_the_summary_comes_first_and_says_what_matters() -> None:
+    made = report(line("a", 20.0, 25.0), line("b", 20.0, 25.0), halved("h"), kept("k"))
+    document = Document(page(made))
+    assert document.of("h2")[0] == "Summary"
+    told = dict(zip(document.of("dt"), document.of("strong"), strict=True))
+    assert told == {
+        "Size": "1 kB → 250 bytes",
+        "Fidelity": "31.5 dB",
+        "Weights quantized": "2 of 4",
+        "Time": "1.0 s",
+        "Target": "portable",
+        "Verified": "1 of 2 checks",
+    }
+    more = {one.name: one.more for one in tiles(made)}
+    assert more["Size"] == "0.25x: 1,000 → 250 bytes"
+    assert more["Weights quantized"] == "1 stored as float16, 1 kept float (64 bytes)"
+    # 31.5 dB are a factor of 10 ** 1.575 between the norms.
+    assert more["Fidelity"] == "output y: 2.66% relative error on calibration samples"
+    assert more["Verified"] == "failed: lint; not run in any runtime"
+
+
+def test_the_summary_names_where_the_file_was_run() -> None:
+    checks = (
+        Check("runs in onnxruntime", True, "as it is"),
+        Check("OpenVINO = onnxruntime, exact", True, "largest relative deviation 0"),
+        Check("onnxruntime-web", True, "not looked at: no Node"),
+    )
+    agreeing = (Fidelity("ids", None, 0.75), Fidelity("shape", None, None))
+    made = replace(report(line("a", 1.0, 2.0)), verification=Verification(checks, agreeing))
+    told = {one.name: one for one in tiles(made)}
+    assert (told["Verified"].value, told["Verified"].more) == ("all 3 checks", "run in onnxruntime, OpenVINO")
+    assert told["Fidelity"].value == "75.0%"
+    lost = replace(made, verification=Verification(checks, agreeing[1:]))
+    assert {one.name: one.value for one in tiles(lost)}["Fidelity"] == "not known"
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (97_354, "97.4 kB"), (999_600, "1 MB")]
+    + [(90_441_127, "90.4 MB"), (2.5e9, "2.5 GB"), (4.2e12, "4,200 GB")],
+)
+def test_sizes_have_three_digits(count: float, words: str) -> None:
+    assert size(count) == words
+
+
+def test_what_stayed_float_is_grouped_by_its_reason() -> None:
+    large = replace(kept("big"), reason="excluded", bytes_before=10_000)
+    document = Document(page(report(line("a", 1.0, 2.0), kept("k1"), kept("k2"), large)))
+    cells = document.of("td")
+    at = cells.index("its op is not quantized")
+    assert cells[at : at + 4] == ["its op is not quantized", "2", "128", "k1, k2"]
+    assert cells[at - 4 : at] == ["excluded", "1", "10,000", "big"]
+    assert "Kept float" not in Document(page(report(line("a", 1.0, 2.0)))).of("h2")
+
+
+def test_activations_say_what_their_codes_reach() -> None:
+    grids = {
+        "h": ValueGrid(0.5, 10, ActivationKind(signed=False, symmetric=False)),
+        "g": ValueGrid(0.25, 0, ActivationKind(signed=True, symmetric=True)),
+    }
+    document = Document(page(replace(report(line("a", 1.0, 2.0)), activations=grids)))
+    cells = document.of("td")
+    assert cells[cells.index("h") :][:6] == ["h", "uint8", "0.5", "10", "-5", "122.5"]
+    assert cells[cells.index("g") :][:6] == ["g", "int8", "0.25", "0", "-32", "31.75"]
+
+
+def test_it_tells_how_to_make_the_file_again() -> None:
+    made = replace(
+        report(line("a", 1.0, 2.0)),
+        recipe={"weights": "int8", "rules": ("a<b=int4",)},
+        command="comq-onnx net.onnx --rule 'a<b=int4'",
+        versions={"numpy": "2.0"},
+    )
+    document = Document(page(made))
+    command, recipe = document.of("pre")
+    assert command == made.command
+    assert 'weights = "int8"' in recipe
+    assert "a<b=int4" in recipe
+    assert document.of("td")[-2:] == ["numpy", "2.0"]
+
+
+def test_without_matplotlib_the_page_has_no_charts_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comq_onnx.evaluate.svg.find_spec", lambda name: None)
+    document = Document(page(report(line("a", 1.0, 2.0), kept("k"))))
+    assert "svg" not in {tag for tag, _ in document.tags}
+    assert any("comq-onnx[report]" in text for text in document.of("p"))
+    assert {"Summary", "Checks", "All weights"} <= set(document.of("h2"))
+    assert document.open == []
+    monkeypatch.undo()
+    assert not any("comq-onnx[report]" in t for t in Document(page(report(line("a", 1.0, 2.0)))).of("p"))
+
+
+def test_the_same_report_is_the_same_page() -> None:
+    made = report(line("a", 1.0, 2.0, 0.1), line("b", 1.5, 2.5, 0.2))
+    assert page(made) == page(made)
+
+
+def test_layers_without_losses_are_told() -> None:
+    assert any("No layer" in text for text in Document(page(report())).of("p"))
 
 
 def test_it_loads_nothing() -> None:
     tags = Document(page(report(line("a", 20.0, 25.0)))).tags
     assert {"script", "link", "img", "iframe"}.isdisjoint(tag for tag, _ in tags)
-    assert all({"src", "href"}.isdisjoint(attributes) for _, attributes in tags)
+    assert all("src" not in attributes for _, attributes in tags)
+    # Links within the page, and marks of its charts.
+    assert all((attributes.get("href") or "#").startswith("#") for _, attributes in tags)
+    policy = next(a["content"] for _, a in tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def test_an_evil_name_is_text() -> None:
-    text = page(report(line(EVIL, 20.0, 25.0), kept("<script>alert(1)</script>")))
-    document = Document(text)
-    assert {"b", "script"}.isdisjoint(tag for tag, _ in document.tags)
-    assert document.of("td").count(EVIL) == 1
-    assert "<td>&lt;b&gt;&amp;</td>" in text
-
-
-def test_points_go_right_and_lie_at_their_values() -> None:
-    before, after = [20.0, 11.5, 17.0, 3.25], [26.0, 14.5, 22.0, 9.0]
-    drift = [0.0, 1e-3, 2e-2, 1e-2]
-    lines = [line(str(i), b, a, d) for i, (b, a, d) in enumerate(zip(before, after, drift, strict=True))]
-    document = Document(page(report(*lines)))
-    found = series_of(document)
-    # The scale is read off the gridlines and their labels, as an eye does.
-    levels = [float(a["y1"] or 0) for tag, a in document.tags if tag == "line" and a.get("class") == "grid"]
-    labels = [float(text) for text in document.of("text")[: len(levels)]]
-    slope = (labels[-1] - labels[0]) / (levels[-1] - levels[0])
-
-    def value(y: float) -> float:
-        return labels[0] + slope * (y - levels[0])
-
-    assert slope < 0
-    expected = {
-        "round-to-nearest": before,
-        "as solved (comq)": after,
-        # The first layer is fed the same by both networks: no finite value, no point.
-        "input": [-10 * math.log10(d) for d in drift[1:]],
-    }
-    assert set(found) == set(expected)
-    for name, values in expected.items():
-        xs = [x for x, _ in found[name]]
-        assert xs == sorted(set(xs))
-        read = [value(y) for _, y in found[name]]
-        assert all(math.isclose(a, b, abs_tol=0.01) for a, b in zip(read, values, strict=True))
-    assert found["input"][0][0] == found["round-to-nearest"][1][0]
-
-
-def test_a_break_where_a_layer_has_no_value() -> None:
-    values = [10.0, 12.0, None, 14.0, math.inf, 9.0, 8.0]
-    document = Document(page(report(*(line(str(i), 5.0, v) for i, v in enumerate(values)))))
-    lines = [a["points"] or "" for tag, a in document.tags if tag == "polyline"]
-    assert [len(points.split()) for points in lines] == [7, 2, 2]
-    assert len(series_of(document)["as solved (comq)"]) == 5
-
-
-def test_without_values_there_is_no_plot() -> None:
-    for lines in ([], [line("a", None, math.inf)]):
-        document = Document(page(report(*lines)))
-        assert "svg" not in {tag for tag, _ in document.tags}
-        assert any("No layer" in text for text in document.of("p"))
-
-
-def test_one_layer_and_equal_values_are_drawn_inside() -> None:
-    document = Document(page(report(line("a", 7.0, 7.0))))
-    for points in series_of(document).values():
-        assert len(points) == 1
-        assert all(0 < x < 960 and 0 <= y <= 320 for x, y in points)
+    for name in (EVIL, "$a_b$", "</title></svg>"):
+        text = page(report(line(name, 20.0, 25.0), kept("<script>alert(1)</script>")))
+        document = Document(text)
+        assert {"b", "script"}.isdisjoint(tag for tag, _ in document.tags)
+        assert document.of("td").count(name) == 1
+        assert f"{name}: 25.0 dB as solved" in document.of("title")
+        assert document.open == []
 
 
 def test_drift_is_a_column_only_where_there_is_some() -> None:
