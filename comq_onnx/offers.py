@@ -15,7 +15,7 @@ from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import Model, load
 from comq_onnx.graph.locate import nodes_of
 from comq_onnx.graph.prepare import prepare
-from comq_onnx.planning import choose_grids, refuse
+from comq_onnx.planning import check_placement, choose_grids, refuse
 from comq_onnx.recipe import Recipe, Weights
 from comq_onnx.records import Layer, Skipped
 from comq_onnx.targets import TARGETS
@@ -129,11 +129,17 @@ def _in_eight_bits(forms: _Forms, recipe: Recipe) -> Iterable[tuple[str, Offer]]
 
 
 def _placed(forms: _Forms, recipe: Recipe) -> tuple[Model, list[Layer], Placement]:
-    """The model as the recipe prepares it, its layers, and those that compute in 8 bits."""
+    """The model as the recipe prepares it, its layers, and those that compute in 8 bits.
+
+    ComqError where the target has no file for what the recipe asks for.
+    """
     target = TARGETS[recipe.target]
     rules = target.activations(recipe, True)
     ready, layers, _ = forms.at(target.required_opset(forms.loaded, recipe), rules is not None)
     placement = NOWHERE if rules is None else place(ready, layers, rules, recipe.size_first)
+    if rules is not None and recipe.activations == "int8":
+        # As a run has it: embeddings are not counted where they were not asked for.
+        check_placement(placement, [la for la in layers if la.op != "Gather"], rules, recipe)
     return ready, layers, placement
 
 

@@ -57,7 +57,10 @@ def _say(text: str, console: Console) -> None:
 
 
 def _table(*headings: str) -> Table:
-    return Table(*headings, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def _models(found: Comparison) -> Table:
@@ -140,12 +143,12 @@ def _print_parting(found: Parting, console: Console) -> None:
         _say(text, console)
     if not found.losses:
         return
-    _say("Where the relative error grows most:", console)
-    table = _table("tensor", "dB", "made of", "dB", "layers between")
+    _say("What B's nodes lose by themselves, fed with A's values, the worst first:", console)
+    table = _table("tensor", "dB alone", "dB in all", "layers")
     for line in found.losses:
-        made_of = line.made_of or "the inputs"
-        layers = ", ".join(line.layers) or f"none: {line.op}"
-        add(table, line.name, decibel(line.sqnr_db), made_of, decibel(line.made_of_db), layers)
+        layers = ", ".join(line.layers) or f"none with weights: {line.op}"
+        alone = "-" if line.own_db is None else decibel(line.own_db)
+        add(table, line.name, alone, decibel(line.sqnr_db), layers)
     console.print(table)
 
 

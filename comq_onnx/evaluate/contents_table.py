@@ -77,7 +77,10 @@ def _ops(found: Contents) -> Table:
 
 
 def _table(*headings: str) -> Table:
-    return Table(*headings, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def _weights(found: Contents, reasons: dict[str, int]) -> Table:
@@ -132,6 +135,8 @@ def _legend(found: Contents, reasons: Mapping[str, int]) -> Iterator[str]:
         yield f"  {form}: {SAID.get(form, form)}"
     if any(name == ACTIVATIONS and o.form for name, o in offers):
         yield f"  {EIGHT}: {EIGHT_SAID}"
+    if any(name in ("int3", "int2") and o.form for name, o in offers):
+        yield "  3-bit codes lie in 4 bits; so do 2-bit ones but for ort and web."
     if any("=" in _width(name, o) for name, o in offers if name != ACTIVATIONS):
         yield "  4=8: int4 asked, int8 given"
     if any(line.op == "Gather" and line.offers for line in found.weights):

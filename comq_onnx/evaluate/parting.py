@@ -2,6 +2,7 @@
 
 The closeness of tensors does not fall steadily along the graph: a Relu, a normalisation or a residual lets it
 rise again. A bisection could end at any place where it crosses the threshold, so all tensors are compared.
+And because errors add up, each part of B is run on A's values too, which shows what it loses by itself.
 """
 
 import math
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from comq_onnx.evaluate.closeness import measure, sqnr_db
+from comq_onnx.errors import ComqError
+from comq_onnx.evaluate.closeness import Measured, measure, sqnr_db
+from comq_onnx.evaluate.forced import OWN, cut_at
 from comq_onnx.evaluate.pairing import renamed
 from comq_onnx.graph.cut import NOT_TENSORS, reads_of
 from comq_onnx.graph.slots import RECURRENT_INPUTS, WEIGHT_INPUTS
@@ -24,6 +27,8 @@ SHOWN = 5
 """Losses told"""
 
 Batches = Sequence[Mapping[str, np.ndarray]]
+Sums = dict[str, tuple[float, float]]
+"""Signal and noise, by tensor"""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,9 @@ class Tensor:
     """Infinite for the model's inputs"""
     layers: tuple[str, ...]
     """Nodes of A with weights between those and this tensor, its own among them: what to keep in more bits"""
-
-    @property
-    def loss(self) -> float:
-        """How much the relative error grows here: ``|x - y| / |x|`` less that of what it is made of."""
-        return relative(self.sqnr_db) - relative(self.made_of_db)
+    own_db: float | None = None
+    """What B's nodes between those and this tensor lose by themselves, fed with A's values; None where they
+    do not run so"""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,7 @@ class Parting:
     first: Tensor | None
     """The first below the threshold"""
     losses: tuple[Tensor, ...]
-    """Those at which the relative error grows most, the worst first"""
-
-
-def relative(decibel: float) -> float:
-    """The relative error that an SQNR stands for."""
-    return math.inf if decibel == -math.inf else 10 ** (-decibel / 20)
+    """Those that lose most by themselves, the worst first"""
 
 
 def part(
@@ -88,17 +86,19 @@ def part(
 ) -> Parting:
     """Run both graphs as they are written, without optimisation, and compare tensors of equal names.
 
-    `a` and `b` are changed: tensors become outputs. `inputs` are B's names by A's. Only the main graphs are
-    looked at, after functions were inlined. ComqError where a model does not run.
+    `inputs` are B's names by A's. Only the main graphs are looked at, after functions were inlined. The
+    models are changed: tensors become outputs. ComqError where one does not run.
     """
     makers = {name: node for node in _activations(a) for name in node.output if name}
     theirs = {name for node in _activations(b) for name in node.output}
     names = [name for name, node in makers.items() if name in theirs and node.op_type not in NOT_TENSORS]
-    sums, reshaped = _sums(_tapped(a, names), _tapped(b, names), inputs, batches, names)
+    mine, its = _tapped(a, names), _tapped(b, names)
+    sums, kinds, reshaped = _sums(mine, its, inputs, batches, names)
     found = {name: sqnr_db(*pair) for name, pair in sums.items() if name not in reshaped}
-    compared = tuple(_lines(a, makers, found))
+    own = _own(mine, b, {name: kinds[name] for name in found}, inputs, batches)
+    compared = tuple(_lines(a, found, own))
     parted = [tensor for tensor in compared if tensor.sqnr_db < threshold_db]
-    grown = [tensor for tensor in compared if tensor.loss > 0]
+    lossy = [(own[tensor.name], tensor) for tensor in compared if own.get(tensor.name, math.inf) < math.inf]
     return Parting(
         threshold_db=threshold_db,
         samples=len(batches),
@@ -109,7 +109,7 @@ def part(
         below=len(parted),
         first_unequal=next((tensor for tensor in compared if tensor.sqnr_db < math.inf), None),
         first=parted[0] if parted else None,
-        losses=tuple(sorted(grown, key=lambda tensor: -tensor.loss)[:SHOWN]),
+        losses=tuple(tensor for _, tensor in sorted(lossy, key=lambda pair: pair[0])[:SHOWN]),
     )
 
 
@@ -133,25 +133,54 @@ def _tapped(model: onnx.ModelProto, names: Iterable[str]) -> Session:
 
 def _sums(
     a: Session, b: Session, inputs: Mapping[str, str], batches: Batches, names: Sequence[str]
-) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Signal and noise by tensor, those that are not floating left out; tensors of unequal shapes."""
-    sums: dict[str, tuple[float, float]] = {}
+) -> tuple[Sums, dict[str, np.dtype], list[str]]:
+    """Sums of floating tensors, their types in B, and tensors of unequal shapes."""
+    sums: Sums = {}
+    kinds: dict[str, np.dtype] = {}
     reshaped: dict[str, None] = {}
     for batch in batches:
         theirs = renamed(batch, inputs)
-        for start in range(0, len(names), AT_ONCE):
-            chunk = names[start : start + AT_ONCE]
+        for chunk in _chunks(names):
             mine, its = a.run(batch, chunk), b.run(theirs, chunk)
             for name in chunk:
                 x, y = mine[name], its[name]
                 if not (_floating(x) and _floating(y)):
                     continue
                 found = measure(x, y, None)
-                signal, noise = sums.get(name, (0.0, 0.0))
-                sums[name] = signal + found.signal, noise + found.noise
+                _add(sums, name, found)
+                kinds[name] = y.dtype
                 if not found.alike:
                     reshaped[name] = None
-    return sums, list(reshaped)
+    return sums, kinds, list(reshaped)
+
+
+def _own(
+    a: Session, b: onnx.ModelProto, kinds: Mapping[str, np.dtype], inputs: Mapping[str, str], batches: Batches
+) -> dict[str, float]:
+    """SQNR of what B's nodes between compared tensors make of A's values, by the tensor made."""
+    found: dict[str, float] = {}
+    for cut in cut_at(b, kinds, _chunks(list(kinds))):
+        sums: Sums = {}
+        try:
+            session = open_session(cut.model, SessionOptions(optimize=False))
+            for batch in batches:
+                mine = a.run(batch, list(dict.fromkeys((*cut.reads, *cut.makes))))
+                its = session.run(renamed(batch, inputs) | mine)
+                for name in cut.makes:
+                    _add(sums, name, measure(mine[name], its[OWN + name], None))
+        except ComqError:
+            continue  # such as an operator that must know the rank of what it reads
+        found |= {name: sqnr_db(*pair) for name, pair in sums.items()}
+    return found
+
+
+def _add(sums: Sums, name: str, found: Measured) -> None:
+    signal, noise = sums.get(name, (0.0, 0.0))
+    sums[name] = (signal + found.signal, noise + (found.noise if found.alike else math.inf))
+
+
+def _chunks(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)]
 
 
 def _floating(value: object) -> bool:
@@ -159,9 +188,7 @@ def _floating(value: object) -> bool:
     return isinstance(value, np.ndarray) and is_float(value.dtype)
 
 
-def _lines(
-    model: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], found: Mapping[str, float]
-) -> Iterable[Tensor]:
+def _lines(model: onnx.ModelProto, found: Mapping[str, float], own: Mapping[str, float]) -> Iterable[Tensor]:
     """Compared tensors, each with the worst of the nearest ones that it is made of."""
     nearest: dict[str, frozenset[str]] = {}
     passed: dict[str, dict[str, None]] = {}
@@ -169,13 +196,23 @@ def _lines(
         reads = sorted(reads_of(node))
         parts = [{name} if name in found else nearest.get(name, frozenset()) for name in reads]
         here: frozenset[str] = frozenset().union(*parts)
-        layers = {k: None for name in reads if name not in found for k in passed.get(name, ())}
+        layers = {layer: None for name in reads if name not in found for layer in passed.get(name, ())}
         if node.op_type in WEIGHT_INPUTS or node.op_type in RECURRENT_INPUTS:
             layers[node.name or node.output[0]] = None
         nearest.update((name, here) for name in node.output if name)
         passed.update((name, layers) for name in node.output if name)
+        worst = min(here, key=lambda other: (found[other], other), default="")
+        before = found.get(worst, math.inf)
         for name in node.output:
-            if name in found and name in makers:
-                worst = min(here, key=lambda other: (found[other], other), default="")
-                before = found.get(worst, math.inf)
-                yield Tensor(name, node.name or name, node.op_type, found[name], worst, before, tuple(layers))
+            if name in found:
+                label = node.name or name
+                yield Tensor(
+                    name=name,
+                    node=label,
+                    op=node.op_type,
+                    sqnr_db=found[name],
+                    made_of=worst,
+                    made_of_db=before,
+                    layers=tuple(layers),
+                    own_db=own.get(name),
+                )
