@@ -95,22 +95,39 @@ def measure(x: np.ndarray, y: np.ndarray, classes: Classes | None) -> Measured:
     x, y = x.astype(np.float64), y.astype(np.float64)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     both = np.isfinite(x) & np.isfinite(y)
-    gap = np.abs(x[both] - y[both])
-    lost = bool(np.any(~same & ~both))
+    signal, noise = signal_and_noise(x, y)
     top, positions, divergence = (0, 0, 0.0) if classes is None else _classified(x, y, classes)
     return Measured(
         alike=True,
         identical=bool(same.all()),
-        signal=float(np.sum(x[np.isfinite(x)] ** 2)),
-        noise=math.inf if lost else float(np.sum(gap**2)),
+        signal=signal,
+        noise=noise,
         cosine=_cosine(x[both], y[both]),
         entries=x.size,
         equal=int(np.count_nonzero(same)),
-        largest=math.inf if lost else float(gap.max(initial=0.0)),
+        largest=math.inf if noise == math.inf else float(np.abs(x[both] - y[both]).max(initial=0.0)),
         positions=positions,
         same_top=top,
         divergence=divergence,
     )
+
+
+def signal_and_noise(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """``sum x^2`` and ``sum (x - y)^2`` of two tensors of one shape, in float64.
+
+    Equal values, infinite ones and NaN too, make no noise; one that is finite in one tensor alone makes it
+    infinite, and counts as no signal.
+    """
+    x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
+    with np.errstate(invalid="ignore"):
+        gap = x - y
+    signal, noise = float(np.sum(x * x)), float(np.sum(gap * gap))
+    if math.isfinite(signal) and math.isfinite(noise):
+        return signal, noise
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    finite = np.isfinite(x)
+    lost = bool(np.any(~same & ~(finite & np.isfinite(y))))
+    return float(np.sum(x[finite] ** 2)), math.inf if lost else float(np.sum(gap[~same] ** 2))
 
 
 def sqnr_db(signal: float, noise: float) -> float:
@@ -199,10 +216,11 @@ def _log(values: np.ndarray, classes: Classes) -> np.ndarray:
 
 def _cosine(x: np.ndarray, y: np.ndarray) -> float:
     """1 for two zero vectors, 0 where one of them is zero."""
-    lengths = math.sqrt(float(x @ x)) * math.sqrt(float(y @ y))
+    # Sums, not products of a BLAS: its threads fight with those of the runtime.
+    lengths = math.sqrt(float(np.sum(x * x))) * math.sqrt(float(np.sum(y * y)))
     if lengths == 0:
         return 1.0 if np.array_equal(x, y) else 0.0
-    return min(1.0, max(-1.0, float(x @ y) / lengths))
+    return min(1.0, max(-1.0, float(np.sum(x * y)) / lengths))
 
 
 def _worst(samples: Sequence[Measured], value: Callable[[Measured], float], worse: Callable) -> Worst:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from comq_onnx.errors import ComqError
-from comq_onnx.evaluate.closeness import Measured, measure, sqnr_db
+from comq_onnx.evaluate.closeness import signal_and_noise, sqnr_db
 from comq_onnx.evaluate.forced import OWN, cut_at
 from comq_onnx.evaluate.pairing import renamed
 from comq_onnx.graph.cut import NOT_TENSORS, reads_of
@@ -146,10 +146,9 @@ def _sums(
                 x, y = mine[name], its[name]
                 if not (_floating(x) and _floating(y)):
                     continue
-                found = measure(x, y, None)
-                _add(sums, name, found)
+                _add(sums, name, x, y)
                 kinds[name] = y.dtype
-                if not found.alike:
+                if x.shape != y.shape:
                     reshaped[name] = None
     return sums, kinds, list(reshaped)
 
@@ -167,16 +166,17 @@ def _own(
                 mine = a.run(batch, list(dict.fromkeys((*cut.reads, *cut.makes))))
                 its = session.run(renamed(batch, inputs) | mine)
                 for name in cut.makes:
-                    _add(sums, name, measure(mine[name], its[OWN + name], None))
+                    _add(sums, name, mine[name], its[OWN + name])
         except ComqError:
             continue  # such as an operator that must know the rank of what it reads
         found |= {name: sqnr_db(*pair) for name, pair in sums.items()}
     return found
 
 
-def _add(sums: Sums, name: str, found: Measured) -> None:
+def _add(sums: Sums, name: str, x: np.ndarray, y: np.ndarray) -> None:
     signal, noise = sums.get(name, (0.0, 0.0))
-    sums[name] = (signal + found.signal, noise + (found.noise if found.alike else math.inf))
+    more, new = signal_and_noise(x, y) if x.shape == y.shape else (0.0, math.inf)
+    sums[name] = (signal + more, noise + new)
 
 
 def _chunks(names: Sequence[str]) -> list[Sequence[str]]:
