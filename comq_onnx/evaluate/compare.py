@@ -89,7 +89,7 @@ class _Job:
 
     def runners(self, exact: bool) -> tuple[Runner, Runner]:
         """A and B at one setting."""
-        a, b = (open_session(s.source, _session_options(s, exact, self.options)) for s in (self.a, self.b))
+        a, b = (open_session(_form(s), _session_options(s, exact, self.options)) for s in (self.a, self.b))
         theirs = {its: mine for mine, its in self.paired.outputs.items()}
         return Runner(a, {}, {}), Runner(b, self.paired.inputs, theirs)
 
@@ -126,19 +126,23 @@ def compare(
     paired = pair(left, right)
     score = load_metric(metric) if isinstance(metric, str) else metric
     calibration = _opened(left, paired, data, chosen)
-    job = _Job(_runnable(left), _runnable(right), paired, calibration, score, chosen, progress)
+    job = _Job(left, right, paired, calibration, score, chosen, progress)
+    return _compared(job, _metric_name(metric))
+
+
+def _compared(job: _Job, metric: str) -> Comparison:
+    """All that running the models tells."""
     settings = _settings(job)
-    parting = _parted(job) if chosen.layers else None
     return Comparison(
-        a=_facts(left),
-        b=_facts(right),
-        data=calibration.description,
-        samples=calibration.samples,
-        synthetic=calibration.synthetic,
-        metric=_metric_name(metric),
+        a=_facts(job.a),
+        b=_facts(job.b),
+        data=job.calibration.description,
+        samples=job.calibration.samples,
+        synthetic=job.calibration.synthetic,
+        metric=metric,
         settings=settings,
-        parting=parting,
-        notes=(*paired.notes, *_said_of(left), *_said_of(right)),
+        parting=_parted(job) if job.options.layers else None,
+        notes=(*job.paired.notes, *_said_of(job.a), *_said_of(job.b)),
     )
 
 
@@ -149,11 +153,9 @@ def _opened(a: Side, paired: Pairing, data: Any, options: CompareOptions) -> Cal
     return open_calibration(data, paired.specs, recipe, known)
 
 
-def _runnable(given: Side) -> Side:
+def _form(given: Side) -> onnx.ModelProto | Path:
     """The model as a CPU can run it."""
-    if not _in_bfloat16(given.proto):
-        return given
-    return Side(given.label, given.name, widen(to_proto(load(given.source))), given.proto)
+    return widen(to_proto(load(given.source))) if _in_bfloat16(given.proto) else given.source
 
 
 def _in_bfloat16(proto: onnx.ModelProto) -> bool:
@@ -253,7 +255,7 @@ def _parted(job: _Job) -> Parting:
     """Every tensor that both graphs have, on a few samples."""
     job.progress("layers", 0, 1)
     batches = list(islice(job.calibration.batches(), LAYER_SAMPLES))
-    a, b = (to_proto(load(given.source)) for given in (job.a, job.b))
+    a, b = (to_proto(load(_form(given))) for given in (job.a, job.b))
     found = part(a, b, job.paired.inputs, batches, job.options.threshold_db)
     job.progress("layers", 1, 1)
     return found

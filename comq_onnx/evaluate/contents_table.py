@@ -140,7 +140,7 @@ def _legend(found: Contents, reasons: Mapping[str, int]) -> Iterator[str]:
     if any("=" in _width(name, o) for name, o in offers if name != ACTIVATIONS):
         yield "  4=8: int4 asked, int8 given"
     if any(line.op == "Gather" and line.offers for line in found.weights):
-        yield "  Embeddings (Gather): int8 with --quantize-embeddings, other widths by a --rule."
+        yield "  Gather: codes in memory too; int8 with --quantize-embeddings, other widths by a --rule."
     for reason, number in reasons.items():
         yield f"  [{number}] {reason}"
 
@@ -148,7 +148,8 @@ def _legend(found: Contents, reasons: Mapping[str, int]) -> Iterator[str]:
 def _totals(found: Contents) -> Iterator[str]:
     """Bytes of weights that something can quantize, and of those that nothing can, by reason."""
     able = [line for line in found.weights if not line.reason]
-    yield f"\n{len(able)} weights can be quantized: {_bytes(able)}, {_share(able, found)}."
+    count = "1 weight" if len(able) == 1 else f"{len(able)} weights"
+    yield f"\n{count} can be quantized: {_bytes(able)}, {_share(able, found)}."
     unable = [line for line in found.weights if line.reason]
     for reason, count in Counter(line.reason for line in unable).most_common():
         lines = [line for line in unable if line.reason == reason]
