@@ -181,6 +181,6 @@ def _read(view: View, node: onnx.NodeProto, scope: Scope) -> Iterator[onnx.Tenso
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    if dim.HasField("dim_value"):
-        return dim.dim_value
+    if dim.HasField("dim_value"):  # some exporters write -1 where a size is open
+        return dim.dim_value if dim.dim_value >= 0 else None
     return dim.dim_param or None
