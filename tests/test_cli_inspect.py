@@ -1,14 +1,18 @@
 """``comq-onnx inspect`` as a user meets it."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 from test_offers import NET
 
 from comq_onnx.cli import main
+from comq_onnx.evaluate.contents_table import print_contents
+from comq_onnx.offers import inspect
 
 GLYPHS = Path(__file__).parents[1] / "samples" / "glyphs"
 
@@ -43,6 +47,15 @@ def test_what_is_printed(net: Path) -> None:
     assert "  DQ: codes in the file and in memory, a DequantizeLinear before the product" in lines
     assert any(line.endswith("TensorRT has no quantized embeddings: stays fp16") for line in lines)
     assert any(line.startswith("4 weights can be quantized: 752,480 bytes, ") for line in lines)
+
+
+def test_a_narrow_terminal_has_a_table_for_each_target() -> None:
+    text = StringIO()
+    print_contents(inspect(NET, ["ort", "tensorrt"]), Console(file=text, width=70))
+    heads = [line.split() for line in text.getvalue().splitlines() if line.startswith("layer")]
+    assert heads == [["layer", "op", "shape", "bytes", name] for name in ("ort", "tensorrt")]
+    wide = [line for line in text.getvalue().splitlines() if line.startswith("wide")]
+    assert [line.split()[3] for line in wide] == ["393,216"] * 2
 
 
 def test_one_target_and_json(net: Path) -> None:

@@ -141,6 +141,8 @@ def milliseconds(seconds: float) -> str:
 def _print_parting(found: Parting, console: Console) -> None:
     for text in ("", *_parting(found)):
         _say(text, console)
+    if alone := sum(line.own_db is None for line in found.compared):
+        _say(f"{alone} of the tensors' nodes do not run by themselves, and are left out below.", console)
     if not found.losses:
         return
     _say("What B's nodes lose by themselves, fed with A's values, the worst first:", console)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from comq_onnx.evaluate.contents import Contents, Offer, Port, Weight
@@ -21,6 +22,8 @@ SAID = {
 }
 EIGHT = "+a8"
 EIGHT_SAID = "computes in 8 bits with --activations int8"
+UNBOUNDED = 100_000
+"""Columns that no table needs"""
 MOST_OPS = 20
 """Types of operators that are listed, those with constants first"""
 
@@ -33,7 +36,8 @@ def print_contents(found: Contents, console: Console) -> None:
     if len(found.ops) > MOST_OPS:
         _say(f"and {len(found.ops) - MOST_OPS} more types of operators, without large constants.", console)
     reasons: dict[str, int] = {}
-    console.print(_weights(found, reasons))
+    for table in _fitting(found, reasons, console):
+        console.print(table)
     for text in _legend(found, reasons):
         _say(text, console)
     for text in _totals(found):
@@ -83,14 +87,23 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _weights(found: Contents, reasons: dict[str, int]) -> Table:
-    """A line for each weight and a column for each target; `reasons` is filled with numbers of footnotes."""
+def _fitting(found: Contents, reasons: dict[str, int], console: Console) -> list[Table]:
+    """All targets beside each other, or a table for each where that is too wide."""
     targets = list(dict.fromkeys(name for line in found.weights for name in line.offers))
-    table = _table("\nlayer", "\nop", "\nshape", "\nbytes", *(f"\n{name}" for name in targets))
+    whole = _weights(found, targets, reasons)
+    wanted = Measurement.get(console, console.options.update_width(UNBOUNDED), whole).maximum
+    if len(targets) < 2 or wanted <= console.width:
+        return [whole]
+    return [_weights(found, [target], reasons) for target in targets]
+
+
+def _weights(found: Contents, targets: Sequence[str], reasons: dict[str, int]) -> Table:
+    """A line for each weight and a column for each target; `reasons` is filled with numbers of footnotes."""
+    table = _table("\nlayer", "\nop", "\nshape", "\nbytes", *(f"\n{name}" for name in targets or [""]))
     for line in found.weights:
         shape = "x".join(map(str, line.shape)) or "?"
         if line.reason:
-            cells = [_footnote(line.reason, reasons), *[""] * (len(targets) - 1)] if targets else []
+            cells = [_footnote(line.reason, reasons)]
         else:
             cells = [cell(line.offers.get(name, {}), reasons) for name in targets]
         add(table, line.layer, line.op, shape, f"{line.bytes:,}", *cells)

@@ -151,6 +151,18 @@ def test_what_cannot_be_compared(a, data, said):
         compare(a, net(), data, options=QUICK)
 
 
+def test_outputs_that_are_no_tensors_or_hold_text():
+    text = """g (float[N, 4] x, string[N] s) => (float[N, 4] y, string[N] t, seq(float[N, 4]) q) {
+        y = Relu(x) t = Identity(s) q = SequenceConstruct(x)
+    }"""
+    data = {"x": np.ones((2, 4), np.float32), "s": np.array(["a", "b"])}
+    found = compare(model(text), model(text), data, options=CompareOptions(latency=False))
+    lines = {line.output: line for line in found.settings["exact"].outputs}
+    assert lines["y"].identical
+    assert lines["t"].equal == 1
+    assert lines["q"].note == "it is no tensor, and not compared"
+
+
 def test_names_are_offered_lazily():
     assert {"compare", "CompareOptions", "Comparison"} <= set(comq_onnx.__all__)
 
