@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from comq_onnx.cli_check import check
+from comq_onnx.cli_compare import compare
 from comq_onnx.cli_completion import completion_option, first_word
 from comq_onnx.cli_data import data_of, data_options, show_preview
-from comq_onnx.cli_program import SETTINGS, Gibibytes, Program
+from comq_onnx.cli_inspect import inspect
+from comq_onnx.cli_program import SETTINGS, Gibibytes, Program, wide_console
 from comq_onnx.cli_recipe import default_output, recipe_of
 from comq_onnx.cli_report import check_report_paths, write_reports
 from comq_onnx.errors import ComqError
@@ -265,11 +267,6 @@ def tell(text: str, console: Any) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def wide_console() -> Any:
-    """Stdout; when it is not a terminal, wide enough that no cell is cut."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
 main.add_command(check)
+main.add_command(compare)
+main.add_command(inspect)

@@ -1,5 +1,6 @@
 """How the command line is read: commands, spellings, sizes."""
 
+import sys
 from typing import Any
 
 import click
@@ -46,3 +47,10 @@ SETTINGS: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
     "max_content_width": 110,
 }
+
+
+def wide_console() -> Any:
+    """Stdout; when it is not a terminal, wide enough that no cell is cut."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)

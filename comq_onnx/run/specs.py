@@ -19,5 +19,7 @@ def _spec(info: ValueInfoProto) -> TensorSpec:
         return TensorSpec(info.name, np.dtype(object), ())
     text = tensor.elem_type == TensorProto.STRING
     dtype = np.dtype(np.str_) if text else helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    # Some exporters write -1 where a size is open.
+    known = (dim.HasField("dim_value") and dim.dim_value >= 0 for dim in tensor.shape.dim)
+    shape = tuple(d.dim_value if ok else None for d, ok in zip(tensor.shape.dim, known, strict=True))
     return TensorSpec(info.name, dtype, shape)

@@ -2,7 +2,9 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -16,7 +18,7 @@ ENOUGH_SECONDS = 0.3
 
 
 def time_models(
-    models: Sequence[onnx.ModelProto], feeds: Mapping[str, np.ndarray], threads: int = 0
+    models: Sequence[onnx.ModelProto | Path], feeds: Mapping[str, np.ndarray], threads: int = 0
 ) -> list[float]:
     """Seconds of one run of each model, the median of many; the models take turns.
 
@@ -26,19 +28,27 @@ def time_models(
     options = SessionOptions(exact=False, threads=threads)
     sessions = [open_session(model, options) for model in models]
     clock = time.thread_time if threads == 1 else time.perf_counter
-    spent: list[list[float]] = [[] for _ in sessions]
+    runs = [partial(session.run, feeds) for session in sessions]
+    return [median(times) for times in take_turns(runs, clock)]
+
+
+def take_turns(
+    runs: Sequence[Callable[[], object]], clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
+    """Seconds of each call of each of `runs`, which take turns; all are called equally often."""
+    spent: list[list[float]] = [[] for _ in runs]
     done, rounds = 0, FEWEST_ROUNDS
     while done < rounds:
-        for session, times in zip(sessions, spent, strict=True):
+        for run, times in zip(runs, spent, strict=True):
             if not done:
-                session.run(feeds)  # the first run allocates, and its time is no other's
+                run()  # the first run allocates, and its time is no other's
             start = clock()
-            session.run(feeds)
+            run()
             times.append(clock() - start)
         if not done:
             rounds = rounds_for(spent[0][0])
         done += 1
-    return [median(times) for times in spent]
+    return spent
 
 
 def rounds_for(seconds: float) -> int:

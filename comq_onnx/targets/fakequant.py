@@ -65,6 +65,12 @@ class FakeQuant:
         """As asked; ``auto`` is that of the target portable."""
         return choose_grid(layer, recipe, bits, packed_int2=False)
 
+    def forms(
+        self, model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], recipe: Recipe
+    ) -> list[tuple[str, str]]:
+        """Floats, all of them."""
+        return [(PLAIN, "") for _ in layers]
+
     def rewrite(
         self,
         model: Model,

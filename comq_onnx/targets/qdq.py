@@ -16,7 +16,7 @@ from comq_onnx.records import Layer, Solution
 from comq_onnx.targets.blocks import choose_grid, eight_bit_grid
 from comq_onnx.targets.findings import Finding, Rule, findings
 from comq_onnx.targets.placement import DYNAMIC_RULES, NOTHING_STORED, ActivationRules, Stored
-from comq_onnx.targets.rewrite import Form, rewrite_weights
+from comq_onnx.targets.rewrite import Form, forms_of, rewrite_weights
 from comq_onnx.targets.target import Written
 
 INT2_OPSET, INT4_OPSET, HALF_SCALE_OPSET, PER_CHANNEL_OPSET, CAST_OPSET = 25, 21, 19, 13, 7
@@ -97,6 +97,12 @@ class QdqTarget:
             return eight_bit_grid(recipe, bits)
         return choose_grid(layer, recipe, bits, self.packed_int2)
 
+    def forms(
+        self, model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], recipe: Recipe
+    ) -> list[tuple[str, str]]:
+        """By what the runtime fuses, and what that is worth."""
+        return forms_of(model, layers, solutions, self._form(recipe))
+
     def rewrite(
         self,
         model: Model,
@@ -106,8 +112,12 @@ class QdqTarget:
         stored: Stored = NOTHING_STORED,
     ) -> list[Written]:
         """Write the solutions into ``model.graph``: codes, scales, biases. Node and output names stay."""
+        return rewrite_weights(model, layers, solutions, self._form(recipe), stored)
+
+    def _form(self, recipe: Recipe) -> Form:
+        """How weights are stored."""
         rules = self.eight_bit
-        form = Form(
+        return Form(
             recipe.weight_form,
             self.packed_int2,
             float_bias=rules is not None and rules.float_bias,
@@ -118,7 +128,6 @@ class QdqTarget:
             half=self.half(recipe),
             for_onnxruntime=self.for_onnxruntime,
         )
-        return rewrite_weights(model, layers, solutions, form, stored)
 
     def lint(self, proto: onnx.ModelProto, recipe: Recipe | None = None) -> tuple[Finding, ...]:
         """Everything in a file that breaks a rule of the runtimes it is for."""

@@ -110,6 +110,24 @@ def rewrite_weights(
     return written
 
 
+def forms_of(
+    model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], form: Form
+) -> list[tuple[str, str]]:
+    """The form that `write_layer` would give each layer, its activations float, and why."""
+    draft = Draft(model, form, names_in(model), {}, {}, {}, {}, {})
+    return [_form_of(draft, layer, solutions[layer.name]) for layer in layers]
+
+
+def _form_of(draft: Draft, layer: Layer, solution: Solution) -> tuple[str, str]:
+    node, _ = node_of(draft.model, layer)
+    if layer.op == "Gather" and node.attrs.get("axis", 0) == 0:
+        return CAST_SCALE, PACKED_ROWS if solution.grid.bits <= 4 else ""
+    if draft.form.nbits and holds_nbits(draft, layer, solution):
+        return NBITS, ""
+    plan, _, note, choice = choose_form(draft, layer, solution)
+    return DEQUANTIZE if plan else CAST_SCALE, "; ".join(filter(None, (note, choice)))
+
+
 def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     """Store one layer: DequantizeLinear where it is fused or was asked for, Cast*scale elsewhere."""
     node, _ = node_of(draft.model, layer)

@@ -91,6 +91,15 @@ class Target(Protocol):
         """
         ...
 
+    def forms(
+        self, model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], recipe: Recipe
+    ) -> list[tuple[str, str]]:
+        """The form that `rewrite` would give each layer whose activations stay float, and why it is so.
+
+        Only shapes are looked at, and nothing is changed.
+        """
+        ...
+
     def rewrite(
         self,
         model: Model,

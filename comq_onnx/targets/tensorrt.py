@@ -139,6 +139,12 @@ class TensorRT:
             return grid, f"TensorRT has blocks of 64 and 128, not {asked}: {block}"
         return grid, f"{asked} does not divide {layer.layout.rows} rows: block {block}"
 
+    def forms(
+        self, model: Model, layers: Sequence[Layer], solutions: Mapping[str, Solution], recipe: Recipe
+    ) -> list[tuple[str, str]]:
+        """A DequantizeLinear each: what has another form is refused."""
+        return [(DEQUANTIZE, "") for _ in layers]
+
     def rewrite(
         self,
         model: Model,

@@ -5,7 +5,7 @@ import pytest
 from graphs import model
 
 from comq_onnx.errors import ComqError
-from comq_onnx.run.timing import FEWEST_ROUNDS, MOST_ROUNDS, rounds_for, time_models
+from comq_onnx.run.timing import FEWEST_ROUNDS, MOST_ROUNDS, rounds_for, take_turns, time_models
 
 NET = "g (float[N] x) => (float[N] y) { y = Exp(x) }"
 
@@ -26,3 +26,18 @@ def test_fast_models_have_more_rounds_within_limits() -> None:
     assert rounds_for(1e-9) == MOST_ROUNDS
     assert rounds_for(10.0) == FEWEST_ROUNDS
     assert FEWEST_ROUNDS < rounds_for(0.01) < MOST_ROUNDS
+
+
+def test_calls_take_turns_and_the_first_of_each_is_not_counted():
+    seen, now = [], [0.0]
+
+    def call(name: str, seconds: float):
+        def run() -> None:
+            seen.append(name)
+            now[0] += seconds
+
+        return run
+
+    spent = take_turns([call("a", 1.0), call("b", 3.0)], lambda: now[0])
+    assert spent == [[1.0] * FEWEST_ROUNDS, [3.0] * FEWEST_ROUNDS]
+    assert seen[:6] == ["a", "a", "b", "b", "a", "b"]
