@@ -95,9 +95,12 @@ def test_the_page_says_what_is_missing(site: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("index.html", "style.css", "compare.mjs"):
         shutil.copy(site / name, tmp_path / "empty")
-    with served(tmp_path / "empty") as address, chromium(tmp_path / "profile") as driver:
-        with pytest.raises(AssertionError, match="npm install"):
-            opened(driver, address)
+    with (
+        served(tmp_path / "empty") as address,
+        chromium(tmp_path / "profile") as driver,
+        pytest.raises(AssertionError, match="npm install"),
+    ):
+        opened(driver, address)
 
 
 @pytest.mark.slow
