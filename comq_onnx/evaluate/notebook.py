@@ -13,7 +13,7 @@ LEFT = 'style="text-align: left"'
 
 
 def one_line(report: Report) -> str:
-    """``<Report out.onnx: 34 weights int4 ...>``: file, weights, bytes and checks."""
+    """``<Report out.onnx: 34 weights quantized, ...>``: file, weights, bytes and checks."""
     checks = report.verification.checks
     failed = sum(not check.ok for check in checks)
     said = f"{failed} of {len(checks)} checks failed" if failed else f"{len(checks)} checks passed"
