@@ -62,8 +62,9 @@ function row(model, float, labels) {
     right: share(model.best, labels), asFloat: share(model.best, float.best),
   };
   const texts = [
-    found.file, found.bytes.toLocaleString("en"), `${(found.bytes / float.bytes).toFixed(2)}x`, found.opened.toFixed(0),
-    found.ms.toFixed(2), `${(100 * found.right).toFixed(1)} %`, `${(100 * found.asFloat).toFixed(1)} %`,
+    found.file, found.bytes.toLocaleString("en"), `${(found.bytes / float.bytes).toFixed(2)}x`,
+    `${(100 * found.right).toFixed(1)} %`, `${(100 * found.asFloat).toFixed(1)} %`,
+    found.ms.toFixed(2), found.opened.toFixed(0),
   ];
   const line = document.querySelector("#files tbody").insertRow();
   for (const text of texts) line.insertCell().textContent = text;
