@@ -4,33 +4,25 @@ Only how to quantize is in it; the model, the data and what is written belong to
 <https://toml.io/en/v1.0.0>`_ is read by the standard library.
 """
 
-import math
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 import tomli_w
 
 from comq_onnx.errors import ComqError
+from comq_onnx.fields import checked
 from comq_onnx.interrupt import held_back, temporary_folder
-from comq_onnx.recipe import CHOICES, Recipe
-from comq_onnx.sizes import gibibytes
+from comq_onnx.recipe import Recipe
 from comq_onnx.version import __version__
 
 SUFFIX = ".toml"
 FLAGS = {"memory_gib": "memory", "rules": "rule"}
 """Flags that are not named as their field of the recipe is."""
-KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    tuple: "a list of texts",
-}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -50,7 +42,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
             raise ComqError("it is no field of a recipe", where=where, fix=_instead(key, keys))
         if keys[key] in found:
             raise ComqError("it is set twice", where=where, fix="leave one of them out")
-        found[keys[key]] = _value(keys[key], value, where)
+        found[keys[key]] = checked(keys[key], value, where)
     return found
 
 
@@ -109,35 +101,3 @@ def _instead(key: str, keys: Mapping[str, str]) -> str:
     if close:
         return f"did you mean {close[0]}"
     return "use names of flags that say how to quantize; models, data and reports are named in the command"
-
-
-def _value(field: str, value: Any, where: str) -> Any:
-    """`value` as the field holds it. ComqError where it is of another type, or is no value of it."""
-    if field == "memory_gib" and isinstance(value, str):
-        try:
-            return gibibytes(value)
-        except ValueError as error:
-            raise ComqError(str(error), where=where, fix="see --help") from None
-    if field == "block_size" and type(value) is int:
-        value = "channel" if value == -1 else str(value)
-    kind = _kind(field)
-    if not _holds(kind, value):
-        raise ComqError(f"{value!r} is not {KINDS[kind]}", where=where, fix=f"write {KINDS[kind]}")
-    if field in CHOICES and value not in CHOICES[field]:
-        raise ComqError(
-            f"{value!r} is not a value of it", where=where, fix=f"use one of {', '.join(CHOICES[field])}"
-        )
-    return kind(value)
-
-
-def _kind(field: str) -> type:
-    hint = get_type_hints(Recipe)[field]
-    return next((kind for kind in KINDS if kind in (hint, get_origin(hint))), str)  # a Literal is text
-
-
-def _holds(kind: type, value: Any) -> bool:
-    if kind is tuple:
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value) and value >= 0
-    return type(value) is kind

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import onnx
 
@@ -16,9 +16,11 @@ from comq_onnx.evaluate.command import command_line, versions
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, model_bytes
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
+from comq_onnx.fields import RecipeFields
 from comq_onnx.graph.cut import refusal
 from comq_onnx.graph.io import check_output, load, move_into_place, save
 from comq_onnx.interrupt import held_back, temporary_folder
+from comq_onnx.keywords import settled
 from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import Opened, Progress, describe, open_run, silent
@@ -42,9 +44,10 @@ def quantize(
     model: str | Path | onnx.ModelProto,
     output: str | Path,
     data: Any = None,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | Path | None = None,
     progress: Progress = silent,
     resume: str | Path | None = None,
+    **fields: Unpack[RecipeFields],
 ) -> Report:
     """Quantize `model` and write it to `output`, unless the result fails a check that makes it unusable.
 
@@ -60,18 +63,21 @@ def quantize(
         an onnxruntime ``CalibrationDataReader``, or a function that gives any of them; None for synthetic
         inputs.
     recipe
-        How to quantize; ``Recipe()`` is the advice of the tool.
+        How to quantize, or a TOML file that says it; ``Recipe()`` is the advice of the tool.
     progress
-        Called with ``(stage, done, total)``.
+        Called with ``(stage, done, total)`` as work goes on, such as ``("solve", 120, 4000)``; the units are
+        a stage's own. What it raises ends the run, and nothing is written.
     resume
         A folder to keep solved layers in, and to take them from where an earlier run was broken off.
+    fields
+        Fields of `Recipe` as keywords, over those of `recipe`: ``weights="int8", target="ort"``.
 
     Raises
     ------
     ComqError
         Whatever the user can put right, in one sentence.
     """
-    recipe, started = recipe or Recipe(), time.monotonic()
+    recipe, started = settled(recipe, fields), time.monotonic()
     path = check_output(model, Path(output))
     folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)

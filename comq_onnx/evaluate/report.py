@@ -100,6 +100,24 @@ class Report:
         ]
         return (*kept, *fallen, *failed)
 
+    def __repr__(self) -> str:
+        """One line; the fields of a run are thousands."""
+        from comq_onnx.evaluate.notebook import one_line
+
+        return one_line(self)
+
+    def __str__(self) -> str:
+        """What the command prints, without the table of layers."""
+        from comq_onnx.evaluate.notebook import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from comq_onnx.evaluate.notebook import as_html
+
+        return as_html(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; infinite SQNR becomes null."""
         return finite(asdict(self))

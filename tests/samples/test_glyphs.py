@@ -9,7 +9,7 @@ import pytest
 
 from comq_onnx import Recipe, quantize
 
-GLYPHS = Path(__file__).parent.parent / "samples" / "glyphs"
+GLYPHS = Path(__file__).parents[2] / "samples" / "glyphs"
 
 
 def score(path: Path) -> float:
