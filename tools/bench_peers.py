@@ -5,11 +5,12 @@ and driven by a script of `tools/peers` in a process of its own, with a limit of
 them get the same calibration arrays; the files they write are scored on samples that calibration has not
 seen, at settings where only what the file says is rounded. What fails is kept, with the reason.
 
-    python tools/bench_peers.py --environments ~/peers --json peers.json --page docs/peers.md
+    python tools/bench_peers.py --environments ~/peers --json peers.json
+    python tools/bench_peers.py --json peers.json --peers '' --page docs/peers.md
 
 Ours is run again beside a peer wherever its last run is older than ``--fresh`` seconds, so that the two meet
 the same load of the machine: times are given as ratios. ``--resume`` goes on with the trials that ``--json``
-lacks; ``--page`` writes the tables between the page's markers, from ``--json`` alone with ``--peers ''``.
+lacks; ``--page`` writes the tables between the page's markers, with ``--peers ''`` from ``--json`` alone.
 """
 
 import argparse
@@ -217,7 +218,8 @@ def main() -> int:
         args.results = json.loads(args.json.read_text())
     else:
         args.results = {"versions": {}, "models": {}, "skipped": {}, "limit": args.limit}
-    args.results.update(seconds=args.seconds, gigabytes=args.gigabytes)
+    if args.peers:
+        args.results.update(seconds=args.seconds, gigabytes=args.gigabytes)
     install(args)
     for model in choose(args.models) if args.peers else ():
         try:

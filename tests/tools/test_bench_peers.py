@@ -143,6 +143,7 @@ def row(kl, share=1.0, **more):
         "problem": "", "seconds": 10.0, "cpu_seconds": 8.0, "peak_bytes": 1_500_000_000, "bytes": 3_000_000,
         "scores": {"off %": 3.0, "KL": kl}, "loads": {"plain": "", "optimised": "", "openvino": ""},
         "agrees": {"optimised": 1e-6, "openvino": 2e-6},
+        "score_problem": "",
         "coverage": {"4": int(1000 * share), "32": 1000 - int(1000 * share)},
     }  # fmt: skip
     return row | more
@@ -210,6 +211,7 @@ def test_what_failed_is_told_and_never_best():
     assert "- nncf `int4_sym` failed: ValueError: a &lt;b>." in text
     assert cells(text, "nncf `int4_awq_scales`")[-2] == "not OpenVINO"
     assert "- nncf `int4_awq_scales` in OpenVINO: Conversion \\| failed." in text
+    assert "Not run: comq-onnx `rtn`, modelopt `rtn_dq`" in text
     assert cells(text, "onnxsim `int4`")[1] == "does not run"
     assert "| **comq-onnx `comq`** |" in text
     assert_well_formed(text)
@@ -223,6 +225,22 @@ def assert_well_formed(text):
         counts = [len(re.findall(r"(?<!\\)\|", line)) for line in block]
         assert set(counts) == {counts[0]}, block
         assert re.fullmatch(r"[|\s:-]+", block[1])
+
+
+def test_reasons_that_are_alike_are_told_once_and_without_what_says_nothing():
+    failed = "Non-zero status code returned while running Add node. Name:'a' Status Message: no shape …"
+    refused = {"plain": "x.onnx: the model does not run on 'x' float32[1]: " + failed[:60] + " …"}
+    broken = {
+        "loads": refused | {"optimised": "another", "openvino": ""},
+        "scores": {},
+        "agrees": {},
+        "score_problem": failed,
+    }
+    names = ("w4-block/nncf/int4_sym", "w4-block/onnxsim/int4")
+    text = page.tables(results({name: row(0.1, **broken) for name in names}))
+    lines = [line for line in text.splitlines() if line.startswith("- nncf")]
+    ways = "in onnxruntime as written and onnxruntime optimised"
+    assert lines[0] == f"- nncf `int4_sym` {ways}; onnxsim `int4` {ways}: Add 'a': no shape."
 
 
 def test_tables_go_between_the_markers_and_nowhere_else(tmp_path):

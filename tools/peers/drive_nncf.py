@@ -3,6 +3,12 @@
 import nncf
 import onnx
 from feeds import Feeds, Request, drive
+from nncf.quantization.advanced_parameters import AdvancedCompressionParameters, GroupSizeFallbackMode
+
+ADJUSTED = AdvancedCompressionParameters(
+    group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=8
+)
+"""Smaller blocks where the size does not divide a weight, which is else an error"""
 
 
 def _loaded(request: Request, opset: int) -> onnx.ModelProto:
@@ -22,13 +28,14 @@ def _compress(request: Request, mode: nncf.CompressWeightsMode, **options) -> No
 
 
 def int4_sym(request: Request, feeds: Feeds) -> None:
-    """compress_weights(model, mode=INT4_SYM, group_size=BLOCK, all_layers=True, backup_mode=NONE, ignored_scope=Gather), opset raised to 21"""  # noqa: E501
+    """compress_weights(model, mode=INT4_SYM, group_size=BLOCK, all_layers=True, backup_mode=NONE, ignored_scope=Gather, group_size_fallback_mode=ADJUST, min_adjusted_group_size=8), opset raised to 21"""  # noqa: E501
     _compress(
         request,
         nncf.CompressWeightsMode.INT4_SYM,
         group_size=request["block"],
         all_layers=True,
         backup_mode=nncf.BackupMode.NONE,
+        advanced_parameters=ADJUSTED,
     )
 
 
@@ -40,6 +47,7 @@ def int4_awq_scales(request: Request, feeds: Feeds) -> None:
         group_size=request["block"],
         all_layers=True,
         backup_mode=nncf.BackupMode.NONE,
+        advanced_parameters=ADJUSTED,
         awq=True,
         scale_estimation=True,
         dataset=nncf.Dataset(feeds),

@@ -54,8 +54,13 @@ ENVIRONMENTS = {
         ),
         Environment(
             "aimet",
-            (TORCH, ("torchvision==0.28.0", "--no-deps"), ("aimet-onnx==2.42.0", ORT, ONNX)),
-            ("aimet-onnx", "onnx", "onnxruntime", "torch"),
+            (
+                TORCH,
+                ("torchvision==0.28.0", "--no-deps"),
+                ("aimet-onnx==2.42.0", ORT, ONNX),
+                ("onnxsim==0.8.1", "--no-deps"),
+            ),
+            ("aimet-onnx", "onnx", "onnxruntime", "torch", "onnxsim"),
             "https://github.com/quic/aimet",
         ),
         Environment(

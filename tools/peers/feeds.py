@@ -30,6 +30,17 @@ def read_feeds(path: str | Path) -> Feeds:
     return [found[i] for i in sorted(found)]
 
 
+def first(feeds: Feeds, samples: int) -> Feeds:
+    """The first batches, until they hold so many samples: rows of their first input."""
+    kept, held = [], 0
+    for feed in feeds:
+        if held >= samples:
+            break
+        kept.append(feed)
+        held += len(next(iter(feed.values())))
+    return kept
+
+
 class Reader:
     """The feeds in the form of onnxruntime's CalibrationDataReader, which other tools take too."""
 

@@ -36,12 +36,13 @@ def tables(results: Record) -> str:
 
 
 def _command(results: Record) -> str:
-    limits = f"Limits of one run: {results['seconds']:g} s, {results['gigabytes']:g} GB."
-    cut = f" The test data was cut to {results['limit']} samples." if results["limit"] else ""
+    cut = f" --limit {results['limit']}" if results["limit"] else ""
+    limits = f" --seconds {results['seconds']:g} --gigabytes {results['gigabytes']:g}"
     return (
-        "    python tools/bench_peers.py --environments ~/peers --json peers.json --page docs/peers.md\n\n"
-        + limits
-        + cut
+        f"    python tools/bench_peers.py --environments ~/peers --json peers.json{cut}{limits}\n"
+        "    python tools/bench_peers.py --json peers.json --peers '' --page docs/peers.md\n\n"
+        f"Limits of one run: {results['seconds']:g} s, {results['gigabytes']:g} GB."
+        + (f" The test data was cut to {results['limit']} samples." if results["limit"] else "")
     )
 
 
@@ -67,6 +68,8 @@ def _section(name: str, record: Record) -> Iterator[str]:
             yield _table(kind, record, rows)
             if failed := list(_failures(rows)):
                 yield "\n".join(failed)
+            if missing := [_label(key) for key in keys if key not in rows]:
+                yield f"Not run: {', '.join(missing)}."
 
 
 def _table(kind: Kind, record: Record, rows: dict[str, Record]) -> str:
@@ -148,13 +151,22 @@ def _best(primary: str, rows: dict[str, Record]) -> str:
 
 
 def _failures(rows: dict[str, Record]) -> Iterator[str]:
+    """A line for each reason, with all whom it stopped."""
+    stopped: dict[str, list[str]] = {}
     for key, row in rows.items():
         if row["problem"]:
-            yield f"- {_label(key)} failed: {_plain(row['problem'])}."
+            stopped.setdefault(_plain(row["problem"]), []).append(f"{_label(key)} failed")
             continue
-        for way, told in WAYS.items():
-            if row["loads"][way]:
-                yield f"- {_label(key)} in {told}: {_plain(row['loads'][way])}."
+        reasons = {way: _plain(text) for way, text in row["loads"].items() if text}
+        if "plain" in reasons and row["score_problem"]:
+            # The same runtime, with more of the reason.
+            told = _plain(row["score_problem"])
+            reasons = {way: told if way != "openvino" else text for way, text in reasons.items()}
+        for reason in dict.fromkeys(reasons.values()):
+            ways = [WAYS[way] for way, text in reasons.items() if text == reason]
+            stopped.setdefault(reason, []).append(f"{_label(key)} in {' and '.join(ways)}")
+    for reason, whom in stopped.items():
+        yield f"- {'; '.join(whom)}: {reason}."
 
 
 def _calls(results: Record) -> Iterator[str]:
@@ -172,7 +184,9 @@ def _calls(results: Record) -> Iterator[str]:
 def _plain(text: str) -> str:
     """A message as a clause: one line that Markdown leaves alone, without what is said of every file."""
     text = re.sub(r"^\S+\.onnx: |the model does not run on '[^:]*: ", "", text).removeprefix("-- ")
-    return " ".join(text.split()).rstrip(".").replace("|", "\\|").replace("<", "&lt;")
+    failed = r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' ?(Status Message: )?"
+    text = re.sub(failed, r"\1 '\2': ", text)
+    return " ".join(text.split()).rstrip(". …").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _number(value: float) -> str:
