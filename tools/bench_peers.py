@@ -99,7 +99,7 @@ def attempt(bench: Bench, trial: Trial, folder: Path) -> dict[str, Any]:
 def beside(bench: Bench, trial: Trial) -> dict[str, Any]:
     """The run of ours to compare with: the last one of the same kind, run again if it is too old."""
     ours = Trial(trial.kind, OURS, trial.kind.options[OURS][0])
-    known = bench.args.ours.get((bench.model.name, ours.key))
+    known = bench.args.ours.get((bench.model.name, ours.key)) or bench.record["rows"].get(ours.key)
     if known is None or time.time() - known["when"] > bench.args.fresh:
         with tempfile.TemporaryDirectory() as name:
             known = attempt(bench, ours, Path(name))

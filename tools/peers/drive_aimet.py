@@ -11,11 +11,14 @@ from aimet_onnx.quantsim import set_blockwise_quantization_for_weights
 from feeds import Feeds, Request, drive, first
 
 
-def _sim(request: Request, simplify: bool = False, activations: bool = False) -> QuantizationSimModel:
+def _sim(
+    request: Request, simplify: bool = False, activations: bool = False, scheme: str = "min_max"
+) -> QuantizationSimModel:
     model = onnx.load(request["model"])
     if simplify:  # SeqMSE fails on constants that are computed in the graph
         model = onnxsim.simplify(model)[0]
-    sim = QuantizationSimModel(model, param_type=qtype.int(request["bits"]), activation_type=qtype.int(8))
+    weights, stored = qtype.int(request["bits"]), qtype.int(8)
+    sim = QuantizationSimModel(model, param_type=weights, activation_type=stored, quant_scheme=scheme)
     if not activations:
         # Its exporter has no form for activations of type float32; those of no quantizer stay float.
         for name in sim.activation_names:
@@ -77,6 +80,11 @@ def int8_activations(request: Request, feeds: Feeds) -> None:
     _write(request, feeds, _sim(request, simplify=True, activations=True))
 
 
+def int8_tf_enhanced(request: Request, feeds: Feeds) -> None:
+    """As `int8_activations`, with quant_scheme="tf_enhanced" """
+    _write(request, feeds, _sim(request, simplify=True, activations=True, scheme="tf_enhanced"))
+
+
 OPTIONS = {
     "rtn": rtn,
     "seq_mse": seq_mse,
@@ -85,6 +93,7 @@ OPTIONS = {
     "blocks_seq_mse": blocks_seq_mse,
     "blocks_seq_mse_16": blocks_seq_mse_16,
     "int8_activations": int8_activations,
+    "int8_tf_enhanced": int8_tf_enhanced,
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 from feeds import Feeds, Request, drive
 
 from comq_onnx import Recipe, quantize
@@ -22,12 +23,19 @@ def rtn(request: Request, feeds: Feeds) -> None:
     _quantize(request, feeds, activations="none", solver="rtn")
 
 
+def comq_matmul(request: Request, feeds: Feeds) -> None:
+    """As `comq`, with op_types_to_quantize=("MatMul", "Gemm") besides: what most tools quantize to 4 bits"""
+    present = {node.op_type for node in onnx.load(request["model"]).graph.node}
+    products = tuple(sorted({"MatMul", "Gemm"} & present))  # an operator that is not there is an error
+    _quantize(request, feeds, activations="none", op_types_to_quantize=products)
+
+
 def comq_int8(request: Request, feeds: Feeds) -> None:
     """quantize(path, out, data=feeds, recipe=Recipe(weights="int8", activations="int8", target="ort"))"""
     _quantize(request, feeds, activations="int8", target="ort")
 
 
-OPTIONS = {"comq": comq, "rtn": rtn, "comq_int8": comq_int8}
+OPTIONS = {"comq": comq, "rtn": rtn, "comq_matmul": comq_matmul, "comq_int8": comq_int8}
 
 if __name__ == "__main__":
     drive(OPTIONS)

@@ -34,7 +34,7 @@ KINDS = {
             4,
             "32",
             {
-                OURS: ("comq", "rtn"),
+                OURS: ("comq", "rtn", "comq_matmul"),
                 "modelopt": ("rtn_dq", "awq_lite", "awq_clip"),
                 "onnxruntime": ("nbits_qdq", "nbits_default", "nbits_hqq", "nbits_k_quant"),
                 "nncf": ("int4_sym", "int4_awq_scales"),
@@ -72,7 +72,7 @@ KINDS = {
                 "modelopt": ("entropy", "max"),
                 "onnxruntime": ("static_minmax", "static_percentile"),
                 "nncf": ("quantize", "quantize_bias"),
-                "aimet": ("int8_activations",),
+                "aimet": ("int8_activations", "int8_tf_enhanced"),
                 "onnxsim": ("static_minmax", "static_entropy"),
             },
         ),
