@@ -17,24 +17,29 @@ from onnxruntime.quantization import (
 )
 
 
-def _nbits(request: Request, opset: int = 0, **options) -> None:
+def _loaded(request: Request, opset: int) -> onnx.ModelProto:
+    """The model, raised to `opset` where it is below: what is written needs it and would be invalid."""
     model = onnx.load(request["model"])
     if model.opset_import[0].version < opset:
         model = onnx.version_converter.convert_version(model, opset)
-    made = matmul_nbits_quantizer.MatMulNBitsQuantizer(model, **options)
+    return model
+
+
+def _nbits(request: Request, opset: int = 0, **options) -> None:
+    made = matmul_nbits_quantizer.MatMulNBitsQuantizer(_loaded(request, opset), **options)
     made.process()
     made.model.save_model_to_file(request["output"])
 
 
 def nbits_qdq(request: Request, feeds: Feeds) -> None:
     """MatMulNBitsQuantizer(model, bits=4, block_size=BLOCK, is_symmetric=True, quant_format=QuantFormat.QDQ), opset raised to 21"""  # noqa: E501
-    # It raises the opset itself, but only the number: the file is then invalid for opset 14.
+    # It raises the opset itself, but only the number: the file is then invalid.
     _nbits(request, 21, bits=4, block_size=request["block"], is_symmetric=True, quant_format=QuantFormat.QDQ)
 
 
 def nbits_default(request: Request, feeds: Feeds) -> None:
-    """MatMulNBitsQuantizer(model, bits=BITS, block_size=BLOCK): MatMulNBits with zero points, its default"""
-    _nbits(request, bits=request["bits"], block_size=request["block"])
+    """MatMulNBitsQuantizer(model, bits=BITS, block_size=BLOCK): MatMulNBits with zero points, its default; blocks of 32 at W8 too"""  # noqa: E501
+    _nbits(request, bits=request["bits"], block_size=max(request["block"], 32))
 
 
 def nbits_hqq(request: Request, feeds: Feeds) -> None:
@@ -51,11 +56,13 @@ def nbits_k_quant(request: Request, feeds: Feeds) -> None:
 
 def _static(request: Request, feeds: Feeds, method: CalibrationMethod) -> None:
     prepared = str(Path("prepared.onnx").absolute())
+    model = str(Path("raised.onnx").absolute())
+    onnx.save(_loaded(request, 13), model)
     try:
-        quant_pre_process(request["model"], prepared)
+        quant_pre_process(model, prepared)
     except Exception as error:  # noqa: BLE001 - it raises nothing narrower
         print(f"without symbolic shapes: {error}")
-        quant_pre_process(request["model"], prepared, skip_symbolic_shape=True)
+        quant_pre_process(model, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
         request["output"],
@@ -69,7 +76,7 @@ def _static(request: Request, feeds: Feeds, method: CalibrationMethod) -> None:
 
 
 def static_minmax(request: Request, feeds: Feeds) -> None:
-    """quant_pre_process(path, prepared), with skip_symbolic_shape=True where that fails; quantize_static(prepared, out, reader, QuantFormat.QDQ, per_channel=True, activation_type=QUInt8, weight_type=QInt8)"""  # noqa: E501
+    """quant_pre_process(path, prepared), with skip_symbolic_shape=True where that fails; quantize_static(prepared, out, reader, QuantFormat.QDQ, per_channel=True, activation_type=QUInt8, weight_type=QInt8), opset raised to 13"""  # noqa: E501
     _static(request, feeds, CalibrationMethod.MinMax)
 
 
