@@ -211,7 +211,7 @@ def test_what_failed_is_told_and_never_best():
     assert "- nncf `int4_sym` failed: ValueError: a &lt;b>." in text
     assert cells(text, "nncf `int4_awq_scales`")[-2] == "not OpenVINO"
     assert "- nncf `int4_awq_scales` in OpenVINO: Conversion \\| failed." in text
-    assert "Not run: comq-onnx `rtn`, modelopt `rtn_dq`" in text
+    assert "Not run: comq-onnx `rtn`, comq-onnx `comq_matmul`, modelopt `rtn_dq`" in text
     assert cells(text, "onnxsim `int4`")[1] == "does not run"
     assert "| **comq-onnx `comq`** |" in text
     assert_well_formed(text)
@@ -239,7 +239,7 @@ def test_reasons_that_are_alike_are_told_once_and_without_what_says_nothing():
     names = ("w4-block/nncf/int4_sym", "w4-block/onnxsim/int4")
     text = page.tables(results({name: row(0.1, **broken) for name in names}))
     lines = [line for line in text.splitlines() if line.startswith("- nncf")]
-    ways = "in onnxruntime as written and onnxruntime optimised"
+    ways = "in onnxruntime"
     assert lines[0] == f"- nncf `int4_sym` {ways}; onnxsim `int4` {ways}: Add 'a': no shape."
 
 

@@ -131,8 +131,15 @@ def _loads(row: Record) -> str:
     """``yes``, or the runtimes that do not."""
     if row["problem"]:
         return ""
-    bad = [told for way, told in WAYS.items() if row["loads"][way]]
-    return "yes" if not bad else "not " + ", ".join(bad)
+    bad = [way for way in WAYS if row["loads"][way]]
+    return f"not {_ways(bad, ', ')}" if bad else "yes"
+
+
+def _ways(ways: list[str], between: str) -> str:
+    """The names of ways to run a file; onnxruntime by its name alone where neither way works."""
+    both = {"plain", "optimised"} <= set(ways)
+    named = ["onnxruntime"] if both else []
+    return between.join(named + [WAYS[way] for way in ways if not both or way == "openvino"])
 
 
 def _apart(row: Record) -> str:
@@ -163,8 +170,8 @@ def _failures(rows: dict[str, Record]) -> Iterator[str]:
             told = _plain(row["score_problem"])
             reasons = {way: told if way != "openvino" else text for way, text in reasons.items()}
         for reason in dict.fromkeys(reasons.values()):
-            ways = [WAYS[way] for way, text in reasons.items() if text == reason]
-            stopped.setdefault(reason, []).append(f"{_label(key)} in {' and '.join(ways)}")
+            ways = _ways([way for way, text in reasons.items() if text == reason], " and ")
+            stopped.setdefault(reason, []).append(f"{_label(key)} in {ways}")
     for reason, whom in stopped.items():
         yield f"- {'; '.join(whom)}: {reason}."
 
