@@ -16,7 +16,7 @@ from comq_onnx.run.data import Batch
 from comq_onnx.run.session import SessionOptions
 from comq_onnx.run.switched import Switched
 
-LAYERS = 6
+LAYERS = 4
 """From cut to cut"""
 
 
