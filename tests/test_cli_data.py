@@ -198,9 +198,9 @@ def test_lines_of_text_are_compared_as_they_calibrate(words: Path):
 def test_the_command_of_a_report_names_the_data_without_folders(words: Path):
     text, tokenizer = words.with_name("lines.txt"), words.with_name("tokenizer.json")
     flags = ("--calibration-data", text, "--tokenizer", tokenizer, "--max-length", 3)
-    done = call(words, *flags, "--solver", "rtn", "--report", "r.json")
+    done = call(words, *flags, "--solver", "rtn", "--report", words.with_name("r.json"))
     assert done.exit_code == 0, done.stderr
-    told = json.loads(Path("r.json").read_text())["command"]
+    told = json.loads(words.with_name("r.json").read_text())["command"]
     for said in ("--calibration-data lines.txt", "--tokenizer tokenizer.json", "--max-length 3"):
         assert said in told
     assert str(words.parent) not in told
