@@ -313,9 +313,9 @@ def test_what_rounding_explains_is_no_reason_not_to_write(rounds, apart, ok, fat
 
 
 def test_a_long_int32_bias_is_no_weight_that_is_recomputed():
-    text = """g (float[B, 2000] x) => (float[B, 2000] y) {
+    text = """g (float[B, 5000] x) => (float[B, 5000] y) {
         b = DequantizeLinear(bias, s) w = DequantizeLinear(codes, s) h = Add(x, b) y = Add(h, w)
     }"""
-    codes = np.ones(2000, np.int8)
+    codes = np.ones(5000, np.int8)
     net = model(text, bias=codes.astype(np.int32), codes=codes, s=np.float32(0.5).reshape(()))
     assert large_dequantize(net) == ["codes"]
