@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from comq_onnx.cli_data import data_of, feeding_options
 from comq_onnx.errors import ComqError
 
 if TYPE_CHECKING:
@@ -20,18 +21,7 @@ FILE = click.Path(path_type=Path)
 @click.command(short_help="Hold one model against another: outputs, layers, size, speed.")
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
-@click.option(
-    "--data",
-    "--calibration-data",
-    "--calibration-data-path",
-    "data",
-    type=FILE,
-    help="npz, npy or a folder of them; inputs are made up without.",
-)
-@click.option("--samples", type=click.IntRange(min=1), default=64, show_default=True, help="At most.")
-@click.option(
-    "--calibration-shapes", "shapes", default="", help="Of made-up inputs: x:1x3x224x224,ids:1x128."
-)
+@feeding_options
 @click.option("--metric", metavar="MODULE:CALLABLE", help="A score of your own; it is given the network.")
 @click.option(
     "--classes", multiple=True, metavar="OUTPUT", help="Outputs that are logits, or none; repeatable."
@@ -48,7 +38,15 @@ FILE = click.Path(path_type=Path)
 @click.option("--latency/--no-latency", default=True, help="Measure the time of both.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="0 for all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compare(a: Path, b: Path, data: Path | None, metric: str | None, as_json: bool, **options: Any) -> None:
+def compare(
+    a: Path,
+    b: Path,
+    calibration_data: Path | None,
+    tokenizer: Path | None,
+    metric: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Hold the ONNX model B against A, on the same data, in onnxruntime.
 
     Twice: at exact settings, and as deployed, where low-bit kernels round activations. Exit codes: 0 they
@@ -59,9 +57,12 @@ def compare(a: Path, b: Path, data: Path | None, metric: str | None, as_json: bo
     from comq_onnx.evaluate.compare import CompareOptions
     from comq_onnx.evaluate.compare import compare as compared
     from comq_onnx.progress import shown_on
+    from comq_onnx.spec_files import spec_of
 
     console = Console(stderr=True)
     try:
+        data = data_of(calibration_data, tokenizer)
+        options["preprocess"] = spec_of(options["preprocess"])
         with shown_on(console) if console.is_terminal else nullcontext(_silent) as progress:
             found = compared(a, b, data, metric, CompareOptions(**options), progress)
     except ComqError as error:
@@ -71,7 +72,7 @@ def compare(a: Path, b: Path, data: Path | None, metric: str | None, as_json: bo
 
 
 def show(found: "Comparison", as_json: bool) -> None:
-    """On stdout; that inputs were made up is said on stderr too, where JSON is read by a program."""
+    """On stdout; that inputs were made up, or how they were prepared, is said on stderr too beside JSON."""
     from comq_onnx.cli_program import wide_console
     from comq_onnx.evaluate.compare_table import MADE_UP, print_comparison
 
@@ -81,6 +82,8 @@ def show(found: "Comparison", as_json: bool) -> None:
     click.echo(json.dumps(found.as_dict(), indent=1))
     if found.synthetic:
         click.echo(f"comq-onnx: {found.data}. {MADE_UP}", err=True)
+    for note in found.data_notes:
+        click.echo(f"comq-onnx: {note}", err=True)
 
 
 def _silent(stage: str, done: int, total: int) -> None:

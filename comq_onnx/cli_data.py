@@ -1,7 +1,7 @@
 """Flags about calibration data, and what they name: files, text with its tokenizer, code of the user's."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +16,17 @@ FILE = click.Path(path_type=Path)
 CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 SHOWN = (".html", ".png")
 STDOUT = Path("-")
-OPTIONS = (
-    click.option(
-        "--calibration-data",
-        "--calibration-data-path",
-        type=FILE,
-        help="Pictures, .wav, .npz (a file or a folder), .pt, a text file, or module:callable; docs/data.md.",
-    ),
-    click.option("--calibration-samples", type=int, default=256, show_default=True, help="Samples at most."),
-    click.option("--calibration-shapes", default="", help="Of synthetic inputs: x:1x3x224x224,ids:1x128."),
-    click.option("--batch-size", type=int, default=1, show_default=True, help="Samples run together."),
+SOURCE = click.option(
+    "--calibration-data",
+    "--calibration-data-path",
+    "--data",
+    type=FILE,
+    help="Pictures, .wav, .npz (a file or a folder), .pt, a text file, or module:callable; docs/data.md.",
+)
+SHAPES = click.option(
+    "--calibration-shapes", default="", help="Of synthetic inputs: x:1x3x224x224,ids:1x128."
+)
+PREPARATION = (
     click.option(
         "--preprocess",
         default="",
@@ -36,6 +37,13 @@ OPTIONS = (
     click.option(
         "--max-length", type=int, default=0, help="Tokens of a line [default: tokenizer's, or 128]."
     ),
+)
+OPTIONS = (
+    SOURCE,
+    click.option("--calibration-samples", type=int, default=256, show_default=True, help="Samples at most."),
+    SHAPES,
+    click.option("--batch-size", type=int, default=1, show_default=True, help="Samples run together."),
+    *PREPARATION,
     click.option(
         "--mask-input", default="", help="Input whose zeros mark padding [default: attention_mask]."
     ),
@@ -48,11 +56,34 @@ OPTIONS = (
         help="Show what would be fed, as a table or a .html or .png file, and stop.",
     ),
 )
+FEEDING = (
+    SOURCE,
+    click.option(
+        "--samples",
+        "--calibration-samples",
+        "samples",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="Samples at most.",
+    ),
+    SHAPES,
+    *PREPARATION,
+)
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The flags about calibration data, for a command."""
-    for option in reversed(OPTIONS):
+    return _with(OPTIONS, command)
+
+
+def feeding_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Those of them that say what models are run on, for a command that does not calibrate."""
+    return _with(FEEDING, command)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -1,17 +1,18 @@
-"""Pages in a real browser: a folder served on this machine, and headless Chromium driven through Selenium."""
+"""A headless Chromium for tests: what a page says on its console, asks of the network, and looks like."""
 
 import base64
+import json
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+BROWSERS, DRIVERS = ("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)
 # Chromium asks nobody on the network: its own services are off.
 FLAGS = (
     "--headless",
@@ -22,7 +23,83 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
 )
+
+
+def browser_missing() -> str:
+    """Why no page can be opened here; empty where one can."""
+    if not (_program(BROWSERS) and _program(DRIVERS)):
+        return "no Chromium with its driver: apt-get install chromium chromium-driver"
+    return ""
+
+
+def _program(names: tuple[str, ...]) -> str | None:
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a page is looked at on."""
+
+    width: int
+    height: int
+    dark: bool = False
+    phone: bool = False
+
+
+DESKTOP, NIGHT, PHONE = Screen(1280, 900), Screen(1280, 900, dark=True), Screen(390, 844, phone=True)
+
+
+class Browser:
+    """One page at a time, with fresh logs."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, path: Path, screen: Screen) -> None:
+        """Load a file; its logs begin here."""
+        self.visit(path.resolve().as_uri(), screen)
+
+    def visit(self, address: str, screen: Screen = DESKTOP) -> None:
+        """Load what is at an address; its logs begin here."""
+        self.driver.get("about:blank")
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=screen.width,
+            height=screen.height,
+            deviceScaleFactor=2 if screen.phone else 1,
+            mobile=screen.phone,
+        )
+        scheme = "dark" if screen.dark else "light"
+        self.command(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
+        for kind in ("browser", "performance"):
+            self.driver.get_log(kind)
+        self.driver.get(address)
+
+    def command(self, name: str, **parameters: Any) -> Any:
+        return self.driver.execute_cdp_cmd(name, parameters)
+
+    def run(self, script: str) -> Any:
+        """What a script in the page returns."""
+        return self.driver.execute_script(script)
+
+    def console(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since the page was opened, its own among them."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return [one["request"]["url"] for one in sent]
+
+    def shoot(self, path: Path, whole: bool = True) -> None:
+        """A picture of the page, or of what is on the screen of it."""
+        shot = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(shot["data"]))
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -46,40 +123,17 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def chromium(folder: Path, size: tuple[int, int] = (1000, 900), dark: bool = False) -> Iterator[Any]:
-    """A Selenium driver of a fresh Chromium, whose profile lies in `folder`; skips where there is none.
+def chromium(profile: Path) -> Iterator[Browser]:
+    """A browser of its own, with the profile in an empty folder."""
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-    `size` is that of the window in pixels; `dark` is whether pages are asked to be.
-    """
-    webdriver = pytest.importorskip("selenium.webdriver")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}"):
+    options = ChromeOptions()
+    options.binary_location = str(_program(BROWSERS))
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(driver)
-    made = webdriver.Chrome(options=options, service=service)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = Chrome(options, ChromeService(_program(DRIVERS)))
     try:
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        made.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        yield made
+        yield Browser(driver)
     finally:
-        made.quit()
-
-
-def complaints(driver: Any) -> list[str]:
-    """What the page's console said since it was last asked."""
-    return [entry["message"] for entry in driver.get_log("browser")]
-
-
-def screenshot(driver: Any, path: Path) -> None:
-    """The whole page, however long, as a PNG."""
-    width, height = driver.execute_script(
-        "return [innerWidth, Math.max(document.documentElement.scrollHeight, innerHeight)]"
-    )
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
-    path.write_bytes(base64.b64decode(shot["data"]))
+        driver.quit()

@@ -163,3 +163,50 @@ def test_wrong_specs_are_refused_before_the_work(net: Path):
         refused = call(net, "--calibration-data", "photos", "--preprocess", spec)
         assert refused.exit_code == 1
         assert said in refused.stderr
+
+
+def test_pictures_are_compared_as_they_calibrate(net: Path):
+    Path("spec.toml").write_text('preset = "tf"\ncolour = "bgr"\n')
+    fast = ("--no-latency", "--no-layers")
+    done = call("compare", net, net, "--data", "photos", *fast, "--samples", 5)
+    assert done.exit_code == 0, done.stderr
+    assert "Compared on 5 samples of photos/ (24 pictures, fed as 8x8 RGB NCHW" in done.stdout
+    assert "note: NOTHING SAYS HOW PICTURES ARE NORMALISED" in done.stdout
+    flags = ("--calibration-data", "photos", "--preprocess", "spec.toml", "--calibration-samples", 6)
+    done = call("compare", net, net, *flags, *fast)
+    assert "Compared on 6 samples of photos/ (24 pictures, fed as 8x8 BGR NCHW" in done.stdout
+    assert "note:" not in done.stdout
+    done = call("compare", net, net, "--data", "photos", *fast, "--json")
+    assert json.loads(done.stdout)["data_notes"]
+    assert done.stderr.startswith("comq-onnx: NOTHING SAYS HOW PICTURES ARE NORMALISED")
+    refused = call("compare", net, net, "--data", "photos", "--preprocess", "imagenett", *fast)
+    assert refused.exit_code == 1
+    assert "imagenett" in refused.stderr
+
+
+def test_lines_of_text_are_compared_as_they_calibrate(words: Path):
+    text, tokenizer = words.with_name("lines.txt"), words.with_name("tokenizer.json")
+    given = ("compare", words, words, "--data", text, "--no-latency", "--no-layers")
+    done = call(*given, "--tokenizer", tokenizer, "--max-length", 2)
+    assert done.exit_code == 0, done.stderr
+    assert "Compared on 15 samples of lines.txt (15 lines, cut to 2 tokens)." in done.stdout
+    refused = call(*given)
+    assert refused.exit_code == 1
+    assert "say which with --tokenizer" in refused.stderr
+
+
+def test_the_command_of_a_report_names_the_data_without_folders(words: Path):
+    text, tokenizer = words.with_name("lines.txt"), words.with_name("tokenizer.json")
+    flags = ("--calibration-data", text, "--tokenizer", tokenizer, "--max-length", 3)
+    done = call(words, *flags, "--solver", "rtn", "--report", words.with_name("r.json"))
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(words.with_name("r.json").read_text())["command"]
+    for said in ("--calibration-data lines.txt", "--tokenizer tokenizer.json", "--max-length 3"):
+        assert said in told
+    assert str(words.parent) not in told
+
+
+def test_the_command_of_a_report_names_the_preparation(net: Path):
+    done = call(net, "--calibration-data", "photos", "--preprocess", "tf,colour=bgr", "--report", "r.json")
+    assert done.exit_code == 0, done.stderr
+    assert "--preprocess tf,colour=bgr" in json.loads(Path("r.json").read_text())["command"]

@@ -1,5 +1,6 @@
 """The command line that makes a file again, and the versions it was made with. No folders: reports travel."""
 
+import inspect
 import platform
 import shlex
 from dataclasses import asdict
@@ -11,6 +12,7 @@ import onnx
 
 from comq_onnx.config import key_of
 from comq_onnx.recipe import Recipe
+from comq_onnx.run.feeds.text import TextFile
 
 PROGRAM = "comq-onnx"
 PACKAGES = (
@@ -26,7 +28,7 @@ PACKAGES = (
     "cupy-cuda13x",
 )
 """Whose versions may decide what is in a file, or what was found out about it"""
-UNNAMED = {"model": "model.onnx", "data": "samples.npz"}
+UNNAMED = {"model": "model.onnx", "data": "samples.npz", "tokenizer": "tokenizer.json"}
 """Stand for what was not a file"""
 
 
@@ -34,7 +36,7 @@ def command_line(recipe: Recipe, model: Any, data: Any, output: Path) -> str:
     """As it is typed in a POSIX shell; a model or data that were objects have the names of `UNNAMED`."""
     words = [PROGRAM, _word(_name(model, "model"))]
     if data is not None:
-        words += ["--calibration-data", _word(_name(data, "data"))]
+        words += _data(data)
     for field, value in asdict(recipe).items():
         if field in recipe.as_dict():
             words += flags(field, value)
@@ -68,6 +70,16 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _data(data: Any) -> list[str]:
+    """The flags that name the data; a function of a module is named so, other objects as `UNNAMED`."""
+    if isinstance(data, TextFile):
+        names = _word(_name(data.path, "data")), _word(_name(data.tokenizer, "tokenizer"))
+        return ["--calibration-data", names[0], "--tokenizer", names[1]]
+    if inspect.isfunction(data) and data.__module__ != "__main__" and data.__qualname__.isidentifier():
+        return ["--calibration-data", f"{data.__module__}:{data.__qualname__}"]
+    return ["--calibration-data", _word(_name(data, "data"))]
 
 
 def _name(given: Any, what: str) -> str:

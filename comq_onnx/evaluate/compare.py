@@ -53,8 +53,12 @@ class CompareOptions:
     """Two tensors have parted where their SQNR is below it"""
     classes: tuple[str, ...] = ()
     """Outputs that are logits; ``("none",)`` for none; empty: those that look so"""
-    shapes: str = ""
-    """Of made-up inputs, as ``--calibration-shapes`` has them"""
+    calibration_shapes: str = ""
+    """Of made-up inputs, as `Recipe` has them"""
+    preprocess: str = ""
+    """How pictures and sounds become inputs, as `Recipe` has it"""
+    max_length: int = 0
+    """Tokens of a line of text; 0 for what its tokenizer says"""
     layers: bool = True
     latency: bool = True
     threads: int = 0
@@ -143,15 +147,22 @@ def _compared(job: _Job, metric: str) -> Comparison:
         metric=metric,
         settings=settings,
         parting=_parted(job) if job.options.layers else None,
+        data_notes=job.calibration.notes,
         notes=(*job.paired.notes, *_said_of(job.a), *_said_of(job.b)),
     )
 
 
 def _opened(a: Side, paired: Pairing, data: Any, options: CompareOptions) -> Calibration:
     """The data, sample by sample where the models take them so."""
-    recipe = Recipe(calibration_samples=options.samples, batch_size=1, calibration_shapes=options.shapes)
-    known = {} if data is not None else vocabulary(load(a.source))
-    return open_calibration(data, paired.specs, recipe, known)
+    recipe = Recipe(
+        calibration_samples=options.samples,
+        batch_size=1,
+        calibration_shapes=options.calibration_shapes,
+        preprocess=options.preprocess,
+        max_length=options.max_length,
+    )
+    metadata = {entry.key: entry.value for entry in a.proto.metadata_props}
+    return open_calibration(data, paired.specs, recipe, vocabulary(load(a.source)), metadata)
 
 
 def _form(given: Side) -> onnx.ModelProto | Path:

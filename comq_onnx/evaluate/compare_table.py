@@ -50,6 +50,8 @@ def print_comparison(found: Comparison, console: Console) -> None:
         _print_parting(found.parting, console)
     for note in found.notes:
         _say(f"note: {note}.", console)
+    for note in found.data_notes:
+        _say(f"note: {note}", console)
 
 
 def _say(text: str, console: Console) -> None:

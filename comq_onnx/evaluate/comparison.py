@@ -65,6 +65,8 @@ class Comparison:
     which round what low-bit kernels read to int8"""
     parting: Parting | None
     notes: tuple[str, ...]
+    data_notes: tuple[str, ...] = ()
+    """What was assumed or left out of the data, a sentence each"""
 
     @property
     def size_ratio(self) -> float:

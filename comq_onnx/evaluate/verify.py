@@ -244,12 +244,18 @@ def expected_unfused(layer: Layer) -> str:
 
 
 def large_dequantize(proto: onnx.ModelProto) -> list[str]:
-    """Names of the codes of each DequantizeLinear of a large initializer, subgraphs included."""
+    """Names of the codes of each DequantizeLinear of a large initializer, subgraphs included.
+
+    int32 codes are biases: no kernel that takes a float product adds them as they are (BiasGelu), and a
+    vector costs nothing to convert.
+    """
     found = []
     for scope in scopes(proto.graph):
         for node in scope.graph.node:
             codes = scope.tensor(node.input[0]) if node.op_type == "DequantizeLinear" else None
-            if codes is not None and math.prod(codes.dims) * _bits(codes) > 8 * SMALL_WEIGHT:
+            if codes is None or codes.data_type == onnx.TensorProto.INT32:
+                continue
+            if math.prod(codes.dims) * _bits(codes) > 8 * SMALL_WEIGHT:
                 found.append(codes.name)
     return found
 

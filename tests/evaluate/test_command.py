@@ -12,6 +12,7 @@ from comq_onnx.cli import main
 from comq_onnx.cli_recipe import as_recipe
 from comq_onnx.evaluate.command import command_line, versions
 from comq_onnx.recipe import CHOICES, Recipe
+from comq_onnx.run.feeds.text import TextFile
 
 PATTERNS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
 FREE = {
@@ -24,6 +25,8 @@ FREE = {
     "device": st.sampled_from(["cpu", "cuda", "cuda:1"]),
     "target_size": st.sampled_from(["", "3MB", "0.2x"]),
     "mask_input": PATTERNS,
+    "max_length": st.integers(0, 512),
+    "preprocess": st.sampled_from(["", "imagenet", "tf,colour=bgr", "mean=0.5,0.4,0.3,std=1"]),
     "keep_float": st.lists(PATTERNS, max_size=3).map(tuple),
     "nodes_to_exclude": st.lists(PATTERNS, max_size=2).map(tuple),
     "rules": st.lists(st.sampled_from(["head=int8", "-a.* b=int4:32", "x'y$=float"]), max_size=2).map(tuple),
@@ -65,6 +68,15 @@ def test_what_was_no_file_has_a_name_that_stands_for_it() -> None:
     line = command_line(Recipe(), onnx.ModelProto(), {"x": [1]}, Path("o.onnx"))
     assert line == "comq-onnx model.onnx --calibration-data samples.npz -o o.onnx"
     assert command_line(Recipe(), "a b.onnx", None, Path("o.onnx")) == "comq-onnx 'a b.onnx' -o o.onnx"
+
+
+def test_text_comes_with_its_tokenizer_and_code_with_its_name() -> None:
+    line = command_line(Recipe(), "a.onnx", TextFile("/d/lines.txt", Path("/t/tok.json")), Path("o.onnx"))
+    found, others = parsed(line)
+    assert (others["calibration_data"], others["tokenizer"]) == (Path("lines.txt"), Path("tok.json"))
+    assert found == Recipe()
+    line = command_line(Recipe(), "a.onnx", shlex.split, Path("o.onnx"))
+    assert parsed(line)[1]["calibration_data"] == Path("shlex:split")
 
 
 def test_names_that_look_like_flags_are_files() -> None:

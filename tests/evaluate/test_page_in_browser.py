@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browsing import DESKTOP, NIGHT, PHONE, Browser, Screen, browser_missing, chromium
+from browser import DESKTOP, NIGHT, PHONE, Browser, Screen, browser_missing, chromium
 from evaluate.allocating import allocation, price
 from evaluate.reporting import halved, kept, line, report
 

@@ -14,7 +14,7 @@ from comq_onnx.evaluate.agreement import check_agreement, deviation
 from comq_onnx.evaluate.parity import ROUNDED_LIMIT, Limits
 from comq_onnx.evaluate.readback import WrittenFile
 from comq_onnx.evaluate.runs import Ran
-from comq_onnx.evaluate.verify import check_optimized, deployed_limit, fidelity, verify
+from comq_onnx.evaluate.verify import check_optimized, deployed_limit, fidelity, large_dequantize, verify
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.layout import layout_of
 from comq_onnx.grid import Grid
@@ -310,3 +310,12 @@ def test_what_rounding_explains_is_no_reason_not_to_write(rounds, apart, ok, fat
     exact, deployed = check_optimized(outputs(1.0, 0.0, 0.0), ran, limits)
     assert (exact.ok, exact.fatal) == (ok, fatal)
     assert (deployed.ok, deployed.fatal) == (True, False)
+
+
+def test_a_long_int32_bias_is_no_weight_that_is_recomputed():
+    text = """g (float[B, 5000] x) => (float[B, 5000] y) {
+        b = DequantizeLinear(bias, s) w = DequantizeLinear(codes, s) h = Add(x, b) y = Add(h, w)
+    }"""
+    codes = np.ones(5000, np.int8)
+    net = model(text, bias=codes.astype(np.int32), codes=codes, s=np.float32(0.5).reshape(()))
+    assert large_dequantize(net) == ["codes"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from browser import chromium, complaints, screenshot, served
+from browser import Browser, browser_missing, chromium, served
 
 from comq_onnx import quantize
 from comq_onnx.run.node import WEB, outputs_in_node
@@ -17,6 +17,7 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 COUNT = 200
 LOGITS = 16
 """Images whose outputs the page keeps"""
+in_a_browser = pytest.mark.skipif(bool(browser_missing()), reason=browser_missing() or "there is one")
 
 
 def native(path: Path, images: np.ndarray) -> np.ndarray:
@@ -51,27 +52,28 @@ def with_runtime(site: Path, node_folder: Path) -> Path:
     return site
 
 
-def opened(driver: Any, address: str) -> list[dict[str, Any]]:
+def opened(browser: Browser, address: str) -> list[dict[str, Any]]:
     """What the page at `address` found out, when it is through; its own words where it fails."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    driver.get(address)
+    browser.visit(address)
     over = "return window.found || document.querySelector('#state.bad')?.textContent"
-    found = WebDriverWait(driver, 180).until(lambda driver: driver.execute_script(over))
+    found = WebDriverWait(browser.driver, 180).until(lambda driver: driver.execute_script(over))
     assert isinstance(found, list), found
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.browser
+@in_a_browser
 @pytest.mark.node
 def test_the_page_compares_float_and_quantized(with_runtime: Path, tmp_path: Path) -> None:
-    with served(with_runtime) as address, chromium(tmp_path / "profile") as driver:
-        found = {made["file"]: made for made in opened(driver, f"{address}/?count={COUNT}")}
-        assert complaints(driver) == []
-        rows = driver.find_elements("css selector", "#files tbody tr")
-        figures = driver.find_elements("tag name", "figure")
-        screenshot(driver, tmp_path / "page.png")
+    with served(with_runtime) as address, chromium(tmp_path / "profile") as browser:
+        found = {made["file"]: made for made in opened(browser, f"{address}/?count={COUNT}")}
+        assert browser.console() == []
+        rows = browser.driver.find_elements("css selector", "#files tbody tr")
+        figures = browser.driver.find_elements("tag name", "figure")
+        browser.shoot(tmp_path / "page.png")
     assert list(found) == ["float.onnx", "int8.onnx", "int4.onnx", "int2.onnx"]
     assert len(rows) == 4
     assert len(figures) == 12
@@ -91,16 +93,17 @@ def test_the_page_compares_float_and_quantized(with_runtime: Path, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.browser
+@in_a_browser
 def test_the_page_says_what_is_missing(site: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("index.html", "style.css", "compare.mjs"):
         shutil.copy(site / name, tmp_path / "empty")
     with (
         served(tmp_path / "empty") as address,
-        chromium(tmp_path / "profile") as driver,
+        chromium(tmp_path / "profile") as browser,
         pytest.raises(AssertionError, match="npm install"),
     ):
-        opened(driver, address)
+        opened(browser, address)
 
 
 @pytest.mark.slow
