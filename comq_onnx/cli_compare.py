@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from comq_onnx.cli_data import data_of
 from comq_onnx.errors import ComqError
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ FILE = click.Path(path_type=Path)
     "--calibration-data-path",
     "data",
     type=FILE,
-    help="npz, npy or a folder of them; inputs are made up without.",
+    help="As for quantizing: pictures, .npz, a text file, ...; inputs are made up without.",
 )
+@click.option("--preprocess", default="", metavar="SPEC", help="Of pictures and sounds, as for quantizing.")
+@click.option("--tokenizer", type=FILE, help="tokenizer.json of the model, to feed a text file's lines.")
+@click.option("--max-length", type=int, default=0, help="Tokens of a line [default: tokenizer's, or 128].")
 @click.option("--samples", type=click.IntRange(min=1), default=64, show_default=True, help="At most.")
 @click.option(
     "--calibration-shapes", "shapes", default="", help="Of made-up inputs: x:1x3x224x224,ids:1x128."
@@ -48,7 +52,15 @@ FILE = click.Path(path_type=Path)
 @click.option("--latency/--no-latency", default=True, help="Measure the time of both.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="0 for all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compare(a: Path, b: Path, data: Path | None, metric: str | None, as_json: bool, **options: Any) -> None:
+def compare(
+    a: Path,
+    b: Path,
+    data: Path | None,
+    tokenizer: Path | None,
+    metric: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Hold the ONNX model B against A, on the same data, in onnxruntime.
 
     Twice: at exact settings, and as deployed, where low-bit kernels round activations. Exit codes: 0 they
@@ -63,7 +75,7 @@ def compare(a: Path, b: Path, data: Path | None, metric: str | None, as_json: bo
     console = Console(stderr=True)
     try:
         with shown_on(console) if console.is_terminal else nullcontext(_silent) as progress:
-            found = compared(a, b, data, metric, CompareOptions(**options), progress)
+            found = compared(a, b, data_of(data, tokenizer), metric, CompareOptions(**options), progress)
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)
         sys.exit(FAILED)

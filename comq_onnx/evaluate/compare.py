@@ -30,6 +30,7 @@ from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.timing import take_turns
 from comq_onnx.run.user_code import Metric, load_metric
 from comq_onnx.run.widen import widen
+from comq_onnx.spec_files import spec_of
 from comq_onnx.targets import TARGETS
 
 LAYER_SAMPLES = 4
@@ -55,6 +56,10 @@ class CompareOptions:
     """Outputs that are logits; ``("none",)`` for none; empty: those that look so"""
     shapes: str = ""
     """Of made-up inputs, as ``--calibration-shapes`` has them"""
+    preprocess: str = ""
+    """How pictures and sounds become inputs, as ``--preprocess`` has it"""
+    max_length: int = 0
+    """Tokens of a line of text at most; 0: the tokenizer's own bound, or 128"""
     layers: bool = True
     latency: bool = True
     threads: int = 0
@@ -149,7 +154,13 @@ def _compared(job: _Job, metric: str) -> Comparison:
 
 def _opened(a: Side, paired: Pairing, data: Any, options: CompareOptions) -> Calibration:
     """The data, sample by sample where the models take them so."""
-    recipe = Recipe(calibration_samples=options.samples, batch_size=1, calibration_shapes=options.shapes)
+    recipe = Recipe(
+        calibration_samples=options.samples,
+        batch_size=1,
+        calibration_shapes=options.shapes,
+        preprocess=spec_of(options.preprocess),
+        max_length=options.max_length,
+    )
     known = {} if data is not None else vocabulary(load(a.source))
     return open_calibration(data, paired.specs, recipe, known)
 
