@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from comq_onnx.cli import main as program
+from comq_onnx.cli_program import SETTINGS
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 FIRST = "quantize"
@@ -40,7 +41,7 @@ def page() -> str:
 
 def _section(name: str, command: click.Command) -> str:
     words = "comq-onnx" if name == FIRST else f"comq-onnx {name}"
-    context = click.Context(command, info_name=words, **command.context_settings)
+    context = click.Context(command, info_name=words, **SETTINGS)
     lines = [f"## {name}", "", f"    {_usage(command, context)}", ""]
     lines += [*_told(command), "", "| flag | default | meaning |", "|---|---|---|"]
     with context:
@@ -66,7 +67,7 @@ def _row(option: click.Option, context: click.Context) -> str:
     elif not (option.is_flag or option.count):
         value = f" {option.make_metavar(context)}"
     names = ", ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts))
-    return f"| {names} | {_cell(_default(option, context))} | {_cell((option.help or '') + choices)} |"
+    return f"| {_cell(names)} | {_cell(_default(option, context))} | {_cell((option.help or '') + choices)} |"
 
 
 def _default(option: click.Option, context: click.Context) -> str:
