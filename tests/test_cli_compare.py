@@ -113,3 +113,22 @@ def test_usage(folder: Path) -> None:
     assert call("compare", "a.onnx", "b.onnx", "--samples", 0).exit_code == 2
     assert "Hold the ONNX model B against A" in call("compare", "--help").stdout
     assert "compare" in call("--help").stdout
+
+
+def test_pictures_are_prepared_as_they_were_for_calibration(folder: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    net = model("g (float[N, 1, 4, 4] x) => (float[N, 16] y) { y = Flatten(x) }")
+    onnx.save(net, folder / "flat.onnx")
+    (folder / "photos").mkdir()
+    image.new("L", (4, 4), 51).save(folder / "photos" / "grey.png")
+    (folder / "seen.py").write_text(
+        "def make():\n    import numpy as np\n    yield {'x': np.ones((1, 1, 4, 4), 'f')}\n"
+    )
+    words = ("compare", "flat.onnx", "flat.onnx", "--no-latency", "--json")
+    for chosen, said in (("unit", "(x/255 - 0) / 1"), ("mean=0.5,std=0.5", "(x/255 - 0.5) / 0.5")):
+        done = call(*words, "--data", "photos", "--preprocess", chosen)
+        assert done.exit_code == 0
+        assert said in json.loads(done.stdout)["data"]
+    assert json.loads(call(*words, "--data", "seen:make").stdout)["samples"] == 1
+    refused = call(*words, "--data", "photos", "--tokenizer", "tokenizer.json")
+    assert (refused.exit_code, "a tokenizer reads a text file" in refused.stderr) == (1, True)
