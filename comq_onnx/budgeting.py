@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from comq_onnx.allocate.allocation import Allocation, Candidate, Point, Price
-from comq_onnx.allocate.knapsack import Limit, choose
+from comq_onnx.allocate.knapsack import Limit, check_solver, choose
 from comq_onnx.allocate.storage import storages
 from comq_onnx.budget import parse_size
 from comq_onnx.errors import ComqError
@@ -89,6 +89,7 @@ def settle_budget(
     ComqError where the budget cannot be kept, and by how much.
     """
     started = time.monotonic()
+    check_solver()
     if recipe.target_latency and (why := latency_refusal(recipe)):
         raise ComqError(why, where="--target-latency", fix=FIX)
     problem, bed = pose_problem(opened, recipe, progress)
@@ -184,7 +185,9 @@ def within(problem: Problem, limits: Sequence[tuple[str, Limit]]) -> list[int]:
             raise ComqError(
                 f"the budget cannot be kept: the least possible is {over(flag, limit, problem)}",
                 where=flag,
-                fix="raise it, or use --target ort or web, which hold 2-bit codes",
+                fix="raise it"
+                if packs_two_bits(problem)
+                else "raise it, or use --target ort, which packs 2-bit codes",
             )
     choice = choose(problem.costs, [limit for _, limit in limits])
     if choice is None:
@@ -194,6 +197,15 @@ def within(problem: Problem, limits: Sequence[tuple[str, Limit]]) -> list[int]:
             fix="raise one of them",
         )
     return choice
+
+
+def packs_two_bits(problem: Problem) -> bool:
+    """Whether 2-bit codes take less than 4-bit ones in some layer's file."""
+    sizes = [
+        {one.width: one.bytes for one in priced.candidates if one.width in ("int4", "int2")}
+        for priced in problem.priced
+    ]
+    return any(len(size) == 2 and size["int2"] < size["int4"] for size in sizes)
 
 
 def over(flag: str, limit: Limit, problem: Problem) -> str:

@@ -64,7 +64,7 @@ class Allocation:
     next_percent: str
     """What one more per cent of the budget would buy, as a sentence"""
     samples: int
-    """Calibration samples that prices were measured on, not used in the fast solves"""
+    """Calibration batches that prices were measured on, not used in the fast solves"""
     seconds: float
     """That curves, prices and the choice took"""
     prices: tuple[Price, ...]

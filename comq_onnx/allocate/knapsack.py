@@ -6,6 +6,7 @@ thread; what it returns is summed again in exact numbers, because a solver's con
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -38,10 +39,18 @@ class Limit:
         return self.taken(choice) <= self.budget
 
 
+def check_solver() -> None:
+    """ComqError where SciPy, whose integer programs `choose` uses, is not installed."""
+    if find_spec("scipy") is None:
+        raise ComqError(
+            "the integer program of a budget needs SciPy", where="budget", fix="install the extra cpu"
+        )
+
+
 def choose(costs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[int] | None:
     """The option of each item such that the sum of costs is least within all limits; None if none fits.
 
-    `costs` are non-negative and finite, an array for each item. ComqError where SciPy is not installed.
+    `costs` are non-negative and finite, an array for each item. SciPy is needed (`check_solver`).
     """
     budgets = [limit.budget for limit in limits]
     for _ in range(TRIES):
@@ -58,13 +67,9 @@ def choose(costs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[int] | 
 def _program(
     costs: Sequence[np.ndarray], limits: Sequence[Limit], budgets: Sequence[float]
 ) -> list[int] | None:
-    try:
-        from scipy.optimize import Bounds, LinearConstraint, milp
-        from scipy.sparse import csr_matrix
-    except ImportError as error:
-        raise ComqError(
-            "the integer program of a budget needs SciPy", where="budget", fix="install the extra cpu"
-        ) from error
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_matrix
+
     ends = np.cumsum([len(cost) for cost in costs])
     items = np.repeat(np.arange(len(costs)), np.diff(ends, prepend=0))
     flat = np.concatenate(costs)

@@ -16,7 +16,7 @@ def told(allocation: Allocation) -> list[str]:
 def source(allocation: Allocation) -> str:
     """What prices were measured on."""
     return (
-        f"Prices come from {allocation.samples:,} calibration samples that the fast solutions of the layers "
+        f"Prices come from {allocation.samples:,} calibration batches that the fast solutions of the layers "
         f"did not see. Curves, prices and choice took {allocation.seconds:.1f} s."
     )
 
