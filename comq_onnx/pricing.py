@@ -26,7 +26,7 @@ from comq_onnx.run.session import SessionOptions
 from comq_onnx.run.switched import Switched
 from comq_onnx.run.widen import widen, widened
 
-SAMPLES = 5
+SAMPLES = 8
 """Batches that prices are measured on, evenly from the second half of the calibration data"""
 HALF_LOSS = 2.0**-24
 """Squared relative error of a weight in float16, and so about that of its layer's output"""

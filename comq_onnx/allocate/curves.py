@@ -22,9 +22,9 @@ from comq_onnx.solve.effort import Settings
 from comq_onnx.solve.layer import compensating, solve_layer, unposed
 from comq_onnx.solve.pose import pose
 
-HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=1)
-"""One rounding with feedback and a sweep; its losses rank grids as the full solve's do"""
-CHANNELS = 48
+HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=2)
+"""One rounding with feedback and two sweeps; its losses rank grids as the full solve's do"""
+CHANNELS = 96
 """Output channels that losses are compared on, evenly spaced"""
 NOT_MEASURED = Quality(0.0, 0.0, 0.0)
 
