@@ -1,4 +1,4 @@
-"""`--max-drop`: what is written is within it on data it was not solved on, and no more float than it must be."""
+"""`--max-drop`: what is written is within it on data it was not solved on, and not larger than it must be."""
 
 from pathlib import Path
 
