@@ -114,7 +114,13 @@ def settle_budget(
     return planned, final, replace(account, seconds=time.monotonic() - started)
 
 
-NO_BUDGET: dict[str, Any] = {"target_size": "", "avg_bits": 0.0, "target_latency": ""}
+NO_BUDGET: dict[str, Any] = {
+    "target_size": "",
+    "avg_bits": 0.0,
+    "target_latency": "",
+    "max_drop": "",
+    "metric": "",
+}
 
 
 def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Problem, Bed]:
@@ -155,6 +161,13 @@ def uniform_of(one: Priced, name: str) -> Candidate:
     exact = [c for c in one.candidates if c.name == name]
     same = [c for c in one.candidates if c.name.split()[0] == name.split()[0]]
     return (exact or same or list(one.candidates))[0]
+
+
+def uniform_effect(problem: Problem) -> float:
+    """The sum of effects of the network that has one width, `weights`."""
+    plan_ = problem.opened.plan
+    grids, _ = choose_grids(plan_.layers, problem.recipe, plan_.placement)
+    return float(sum(uniform_of(one, str(grids[one.layer.name])).effect for one in problem.priced))
 
 
 def limits_of(problem: Problem) -> list[tuple[str, Limit]]:
@@ -250,7 +263,7 @@ def account_of(
     grids, _ = choose_grids(plan_.layers, problem.recipe, plan_.placement)
     alike = [uniform_of(one, str(grids[one.layer.name])) for one in problem.priced]
     asked = {SIZE: problem.recipe.target_size, "--avg-bits": f"{problem.recipe.avg_bits:g}"}
-    asked["--target-latency"] = problem.recipe.target_latency
+    asked |= {"--target-latency": problem.recipe.target_latency, "--max-drop": problem.recipe.max_drop}
     names = problem.names(choice)
     return Allocation(
         measure="KL divergence" if any(one.classes for one in bed.what) else "relative error",

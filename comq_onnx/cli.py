@@ -83,6 +83,8 @@ def main() -> None:
 @click.option("--target-size", default="", help="Most bytes of the file: 12MB, or 0.2x; layers share them.")
 @click.option("--avg-bits", type=float, default=0.0, help="Most bits for each weight, scales included.")
 @click.option("--target-latency", default="", help="Most time for a batch: 5ms, or 0.8x the float model's.")
+@click.option("--max-drop", default="", help="Smallest file within it: 0.5%; of fidelity, or of --metric.")
+@click.option("--metric", default="", metavar="MODULE:CALLABLE", help="A score of your own for --max-drop.")
 @click.option("--first-last", **choice("same", "int8"), help="Width of the first and the last layer.")
 @click.option("--weight-form", **choice("auto", "dq"), help="dq: DequantizeLinear before Conv too (slow).")
 @click.option("--quantize-embeddings", is_flag=True, help="Store Gather tables as int8.")
@@ -152,7 +154,7 @@ def quantize(
         recipe = recipe_of(click.get_current_context(), options)
     except ComqError as error:
         fail(error)
-    path = output or default_output(model, "mixed" if recipe.budgeted else recipe.weights)
+    path = output or default_output(model, "mixed" if recipe.budgeted or recipe.max_drop else recipe.weights)
     before = identity(path)
     try:
         data = data_of(calibration_data, tokenizer)
@@ -234,7 +236,7 @@ def show_plan(model: Path, data: Any, recipe: Recipe) -> None:
             f"{len(plan.placement.values)} tensors would be stored in 8 bits; the time their ranges take, one"
         )
         tell(f"{text} pass over the data and eight samples for each tensor, is not counted here.", console)
-    if recipe.budgeted:
+    if recipe.budgeted or recipe.max_drop:
         text = f"The budget is not looked at here, this is {recipe.weights} throughout:"
         tell(f"{text} what it chooses, and the time that takes, is for a run to say.", console)
     if recipe.mrecg:

@@ -44,6 +44,8 @@ class RecipeFields(TypedDict, total=False):
     target_size: str
     avg_bits: float
     target_latency: str
+    max_drop: str
+    metric: str
     symmetric: bool
     block_size: str | int
     solver: Solver

@@ -11,6 +11,7 @@ import onnx
 
 from comq_onnx.backends.engine import compiled
 from comq_onnx.budgeting import settle_budget
+from comq_onnx.dropping import settle_drop
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.command import command_line, versions
 from comq_onnx.evaluate.remarks import remarks
@@ -84,6 +85,8 @@ def quantize(
     allocation, asked = None, recipe
     if recipe.budgeted:
         opened, recipe, allocation = settle_budget(model, data, opened, recipe, progress)
+    if recipe.max_drop:
+        opened, recipe, allocation = settle_drop(model, opened, recipe, progress, made)
     solved = solve_model(opened, recipe, progress, folder and open_journal(folder, opened, recipe))
     opened, grids = settle(opened, solved, recipe, progress)
     twins = choose_twins(opened, solved, recipe, grids, progress)
@@ -94,6 +97,13 @@ def quantize(
     report = make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
     told = command_line(asked, model, data, path)
     return replace(report, recipe=asked.as_dict(), allocation=allocation, command=told)
+
+
+def made(opened: Opened, recipe: Recipe) -> onnx.ModelProto:
+    """The network as planned, to be judged."""
+    solved = solve_model(opened, recipe)
+    opened, grids = settle(opened, solved, recipe)
+    return write(opened, solved, recipe, grids, choose_twins(opened, solved, recipe, grids)).model
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:

@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from comq_onnx.budget import parse_size
+from comq_onnx.budget import parse_drop, parse_size
 from comq_onnx.errors import ComqError
 from comq_onnx.preprocess import parse
 from comq_onnx.rules import BLOCK_SIZES, BLOCKS, Rule, parse_rule
@@ -62,7 +62,9 @@ class Recipe:
     or one of `weights`, BLOCK one of `block_size`. `keep_float` patterns win over rules.
 
     `target_size` (``3MB``, ``0.2x``), `avg_bits` and `target_latency` (``5ms``, ``0.8x``) are budgets: with
-    one, the tool chooses how each layer is stored, and `weights` is what its choice is compared with.
+    one, the tool chooses how each layer is stored, and `weights` is what its choice is compared with. So it
+    does with `max_drop` (``0.5%``), which asks for the smallest file that is worse than the float model by no
+    more: on samples held out, or by `metric`, ``module:callable``.
 
     `activations` ``"int8"`` stores activations in 8 bits where the target has kernels for it, ``"dynamic"``
     rounds them on the fly, ``"auto"`` is the target's choice; `calibration_method` is how their ranges are
@@ -85,6 +87,8 @@ class Recipe:
     target_size: str = ""
     avg_bits: float = 0.0
     target_latency: str = ""
+    max_drop: str = ""
+    metric: str = ""
     symmetric: bool = True
     block_size: str = "auto"
     solver: Solver = "comq"
@@ -142,6 +146,20 @@ class Recipe:
     def _check_counts(self) -> None:
         if self.target_size:
             parse_size(self.target_size)
+        if self.max_drop:
+            parse_drop(self.max_drop)
+        if self.max_drop and self.budgeted:
+            raise ComqError(
+                "it asks for the smallest file, and a budget for the best one of a size",
+                where="--max-drop",
+                fix="leave one of them out",
+            )
+        if self.metric and not self.max_drop:
+            raise ComqError(
+                "nothing is decided by it",
+                where="--metric",
+                fix="give --max-drop, or use it with comq-onnx compare",
+            )
         if not 0 <= self.avg_bits <= 32:
             raise ComqError(
                 f"{self.avg_bits:g} bits for each weight are none", where="--avg-bits", fix="use 2 to 32"

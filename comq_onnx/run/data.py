@@ -1,7 +1,7 @@
 """Calibration data: any source, checked once, as the same batches on every call."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -43,6 +43,22 @@ class Calibration:
     def batches(self) -> Iterator[Batch]:
         """The same batches in the same order on every call."""
         return self.make()
+
+
+def split(calibration: Calibration, every: int) -> tuple[Calibration, Calibration]:
+    """All batches but the last of each `every`, and those."""
+
+    def part(held: bool) -> Calibration:
+        def make() -> Iterator[Batch]:
+            for number, batch in enumerate(calibration.batches()):
+                if (number % every == every - 1) == held:
+                    yield batch
+
+        counts = [calibration.entries(batch) for batch in make()]
+        said = f"{sum(counts)} of {calibration.description}, the others held out"
+        return replace(calibration, description=said, samples=sum(counts), batch_count=len(counts), make=make)
+
+    return part(False), part(True)
 
 
 def open_calibration(
