@@ -23,6 +23,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ).map(lambda pairs: tuple(f"{pattern}={width}" for pattern, width in pairs)),
     "memory_gib": st.floats(0, 1e6, allow_subnormal=False),
+    "max_drop": st.sampled_from(["", "0.5%", "0.01"]),
     "target_size": st.sampled_from(["3MB", "0.2x", "800KiB"]),
     "avg_bits": st.floats(0, 32, allow_subnormal=False),
     "mrecg": st.just(0),  # it goes with some solvers only
@@ -60,8 +61,8 @@ def test_every_field_is_written_by_its_flag(field: str, tmp_path: Path) -> None:
     }[type(default)]  # fmt: skip
     if field in CHOICES:
         other = next(value for value in CHOICES[field] if value != default)
-    other = {"target_size": "0.2x", "preprocess": "imagenet,colour=bgr"}.get(field, other)
-    more = {"activations": "int8"} if field == "twin_ranges" else {}
+    other = {"target_size": "0.2x", "max_drop": "0.5%", "preprocess": "imagenet,colour=bgr"}.get(field, other)
+    more = {"twin_ranges": {"activations": "int8"}, "metric": {"max_drop": "0.5%"}}.get(field, {})
     recipe = Recipe(**{field: "cuda:1" if field == "device" else other}, **more)
     path = tmp_path / "recipe.toml"
     write_recipe(recipe, path)

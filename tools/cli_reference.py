@@ -39,15 +39,19 @@ def page() -> str:
     return "\n".join([INTRODUCTION, *(_section(name, program.commands[name]) for name in names)])
 
 
+HELP = "| `-h`, `--help` |  | Show this message and exit. |"
+
+
 def _section(name: str, command: click.Command) -> str:
     words = "comq-onnx" if name == FIRST else f"comq-onnx {name}"
     context = click.Context(command, info_name=words, **SETTINGS)
     lines = [f"## {name}", "", f"    {_usage(command, context)}", ""]
     lines += [*_told(command), "", "| flag | default | meaning |", "|---|---|---|"]
     with context:
-        options = [p for p in command.get_params(context) if isinstance(p, click.Option) and not p.hidden]
+        options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
         rows = [_row(option, context) for option in options]
-    return "\n".join([*lines, *rows]) + "\n"
+    # Click makes the help flag on first use and keeps it, by whatever context that had.
+    return "\n".join([*lines, *rows, HELP]) + "\n"
 
 
 def _usage(command: click.Command, context: click.Context) -> str:

@@ -62,7 +62,7 @@ def test_the_page_has_prices_and_the_picture() -> None:
     # Below it all that a layer could have been.
     assert cells[at + 14 : at + 19] == ["enc/a", "float", "4,096", "0", "0"]
     assert cells[at + 19 : at + 24] == ["enc/a", "int8 channel", "1,088", "1.25e-05", "2.5e-06"]
-    assert any("Prices come from 16 calibration samples" in text for text in document.of("p"))
+    assert any("Prices come from 16 calibration batches" in text for text in document.of("p"))
     assert any("0.25 times as much" in text for text in document.of("p"))
     assert "^a$=int4:32\nb<c&d=int8" in document.of("pre")
     assert "script" not in {tag for tag, _ in document.tags}
