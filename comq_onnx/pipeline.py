@@ -33,7 +33,7 @@ from comq_onnx.sequential import march
 from comq_onnx.targets import TARGETS
 from comq_onnx.twins import choose_twins
 from comq_onnx.version import __version__
-from comq_onnx.writing import Outcome, stamp, write
+from comq_onnx.writing import Made, Outcome, stamp, write
 
 NOT_COMPILED = (
     "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
@@ -83,27 +83,27 @@ def quantize(
     folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)
     allocation, asked = None, recipe
-    if recipe.budgeted:
-        opened, recipe, allocation = settle_budget(model, data, opened, recipe, progress)
     if recipe.max_drop:
-        opened, recipe, allocation = settle_drop(model, opened, recipe, progress, made)
-    solved = solve_model(opened, recipe, progress, folder and open_journal(folder, opened, recipe))
-    opened, grids = settle(opened, solved, recipe, progress)
-    twins = choose_twins(opened, solved, recipe, grids, progress)
-    outcome = write(opened, solved, recipe, grids, twins)
+        made, allocation = settle_drop(opened, recipe, progress, make)
+    else:
+        if recipe.budgeted:
+            opened, recipe, allocation = settle_budget(model, data, opened, recipe, progress)
+        made = make(opened, recipe, progress, folder and open_journal(folder, opened, recipe))
+    opened, recipe, outcome = made.opened, made.recipe, made.outcome
     if asked is not recipe:
         outcome = replace(outcome, model=stamp(outcome.model, opened.calibration, asked))
     files, checks = put_in_place(path, opened, outcome, recipe, progress)
-    report = make_report(recipe, opened, (solved, outcome, checks), files, time.monotonic() - started)
+    report = make_report(recipe, opened, (made.solved, outcome, checks), files, time.monotonic() - started)
     told = command_line(asked, model, data, path)
     return replace(report, recipe=asked.as_dict(), allocation=allocation, command=told)
 
 
-def made(opened: Opened, recipe: Recipe) -> onnx.ModelProto:
-    """The network as planned, to be judged."""
-    solved = solve_model(opened, recipe)
-    opened, grids = settle(opened, solved, recipe)
-    return write(opened, solved, recipe, grids, choose_twins(opened, solved, recipe, grids)).model
+def make(opened: Opened, recipe: Recipe, progress: Progress = silent, journal: Journal | None = None) -> Made:
+    """Solve as planned, and put the solutions into the graph."""
+    solved = solve_model(opened, recipe, progress, journal)
+    opened, grids = settle(opened, solved, recipe, progress)
+    twins = choose_twins(opened, solved, recipe, grids, progress)
+    return Made(opened, recipe, solved, write(opened, solved, recipe, grids, twins))
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:
@@ -113,6 +113,12 @@ def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:
         raise ComqError(
             "a pair of layers that is broken off between the two cannot be gone on with",
             where="--resume with --mrecg",
+            fix="leave one of them out",
+        )
+    if recipe.max_drop:
+        raise ComqError(
+            "several networks are quantized, and a folder holds the layers of one",
+            where="--resume with --max-drop",
             fix="leave one of them out",
         )
     return check_folder(Path(resume))

@@ -40,6 +40,16 @@ class Outcome:
     """Of the layers of the lowest SQNR, worst first"""
 
 
+@dataclass(frozen=True)
+class Made:
+    """A run as it was planned, its recipe, and what came of it."""
+
+    opened: Opened
+    recipe: Recipe
+    solved: Solved
+    outcome: Outcome
+
+
 def write(
     opened: Opened,
     solved: Solved,

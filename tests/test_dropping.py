@@ -75,6 +75,11 @@ def test_the_users_metric_decides(tmp_path, monkeypatch):
     assert out.stat().st_size < len(net().SerializeToString()) / 3
 
 
+def test_a_run_that_tries_several_networks_is_not_gone_on_with(tmp_path):
+    with pytest.raises(ComqError, match="leave one of them out"):
+        quantize(net(), tmp_path / "o.onnx", samples(), recipe(max_drop="1%"), resume=tmp_path / "kept")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

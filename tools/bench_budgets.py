@@ -23,10 +23,10 @@ from zoo.runner import run_all
 
 from comq_onnx import pipeline
 from comq_onnx.allocate.knapsack import Limit, choose
-from comq_onnx.budgeting import NO_BUDGET, Problem, pose_problem, uniform_of
 from comq_onnx.graph.io import save
 from comq_onnx.planning import Opened, open_run, silent
 from comq_onnx.recipe import Recipe
+from comq_onnx.stakes import NO_BUDGET, Problem, pose_problem, uniform_of
 
 WITH_EMBEDDINGS = ("minilm", "minilm-dynamo")
 SHARES = (1.0, 0.95, 0.85)

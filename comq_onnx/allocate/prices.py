@@ -32,7 +32,7 @@ def effects_of(
     """Give `layer` each anchor's solution; compare the outputs with the float ones, sample by sample."""
     logs = {}
     for name, solution in found.anchors.items():
-        outputs = network.changed(layer, solution, range(len(truths)))
+        outputs = network.changed(layer, solution)
         pairs = zip(truths, outputs, strict=True)
         logs[name] = np.array([noise(truth, {**truth, **changed}, what) for truth, changed in pairs])
     return Effects(logs)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from comq_onnx.evaluate.closeness import signal_and_noise
 from comq_onnx.run.session import is_float
 
 EXACT_LIMIT, HALF_LIMIT, DEPLOYED_LIMIT = 1e-3, 1e-2, 2e-2
@@ -62,10 +63,8 @@ def deviation(expected: Outputs, found: Outputs, key: str) -> float:
         if not is_float(a.dtype):
             signal, noise = signal + a.size, noise + np.count_nonzero(a != b)
             continue
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        signal += float(np.sum(a[np.isfinite(a)] ** 2))
-        noise += float(np.sum((a[~same] - b[~same]) ** 2))
+        here, lost = signal_and_noise(a, b)
+        signal, noise = signal + here, noise + lost
     if noise == 0:
         return 0.0
     if not math.isfinite(noise) or signal == 0:

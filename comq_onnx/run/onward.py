@@ -53,10 +53,8 @@ class Onward:
         self._number = -1
         self._next()
 
-    def changed(
-        self, layer: Layer, solution: Solution, samples: Sequence[int]
-    ) -> list[dict[str, np.ndarray]]:
-        """The outputs at these samples where `layer` alone has this solution.
+    def changed(self, layer: Layer, solution: Solution) -> list[dict[str, np.ndarray]]:
+        """The outputs, by sample, where `layer` alone has this solution.
 
         Layers are asked for in order. Outputs that come before the last cut are not among them: nothing
         changes those.
@@ -64,9 +62,9 @@ class Onward:
         while layer not in self._own:
             self._next()
         if not self._told:
-            return [{} for _ in samples]
+            return [{} for _ in self._live]
         fed = self._part.switch({layer.name: solution})
-        return [self._part.run_with(self._live[at], fed, self._told) for at in samples]
+        return [self._part.run_with(one, fed, self._told) for one in self._live]
 
     def _next(self) -> None:
         """Bring the samples to the next cut."""

@@ -27,8 +27,7 @@ def _compress(request: Request, mode: nncf.CompressWeightsMode, **options) -> No
     onnx.save(made, request["output"])
 
 
-def int4_sym(request: Request, feeds: Feeds) -> None:
-    """compress_weights(model, mode=INT4_SYM, group_size=BLOCK, all_layers=True, backup_mode=NONE, ignored_scope=Gather, group_size_fallback_mode=ADJUST, min_adjusted_group_size=8), opset raised to 21"""  # noqa: E501
+def _int4(request: Request, **options) -> None:
     _compress(
         request,
         nncf.CompressWeightsMode.INT4_SYM,
@@ -36,22 +35,18 @@ def int4_sym(request: Request, feeds: Feeds) -> None:
         all_layers=True,
         backup_mode=nncf.BackupMode.NONE,
         advanced_parameters=ADJUSTED,
+        **options,
     )
+
+
+def int4_sym(request: Request, feeds: Feeds) -> None:
+    """compress_weights(model, mode=INT4_SYM, group_size=BLOCK, all_layers=True, backup_mode=NONE, ignored_scope=Gather, group_size_fallback_mode=ADJUST, min_adjusted_group_size=8), opset raised to 21"""  # noqa: E501
+    _int4(request)
 
 
 def int4_awq_scales(request: Request, feeds: Feeds) -> None:
     """As `int4_sym`, with awq=True, scale_estimation=True, dataset=nncf.Dataset(feeds)"""
-    _compress(
-        request,
-        nncf.CompressWeightsMode.INT4_SYM,
-        group_size=request["block"],
-        all_layers=True,
-        backup_mode=nncf.BackupMode.NONE,
-        advanced_parameters=ADJUSTED,
-        awq=True,
-        scale_estimation=True,
-        dataset=nncf.Dataset(feeds),
-    )
+    _int4(request, awq=True, scale_estimation=True, dataset=nncf.Dataset(feeds))
 
 
 def int8_sym(request: Request, feeds: Feeds) -> None:
