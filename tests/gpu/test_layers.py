@@ -14,7 +14,7 @@ from comq_onnx.solve.layer import SOLVERS, solve_layer
 
 LOSS = 0.02
 """Relative difference of the losses; 0.02 of a loss is far below what calibration data decides."""
-CODES = {"rtn": 1.0, "gptq": 0.9, "comq-paper": 0.9, "comq": 0.6}
+CODES = {"rtn": 1.0, "rtn-searched": 0.9, "gptq": 0.9, "comq-paper": 0.9, "comq": 0.6}
 """Share of equal codes at least. Kicks accept or refuse whole sets of moves, so `comq` differs the most."""
 SHAPES = [(1, 9, 4), (200, 9, 1), (1, 300, 24), (4, 64, 8), (1, 1024, 32)]
 GRIDS = [
