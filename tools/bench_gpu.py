@@ -2,22 +2,33 @@
 
     python tools/bench_gpu.py
     python tools/bench_gpu.py --rows 1024 4096 --bits 3 --cpu-rows 1024
+    python tools/bench_gpu.py --rows 256 --model efficientnet.onnx calibration.npz --stack 4
 
 Weights and inputs are random: time depends on how many codes move, and that hardly on the data. Each solver
 is run once untimed on the smallest layer, which compiles what is compiled. The loss is that of the solution
 over that of rounding to nearest; the last column is the GPU's loss over the CPU's.
+
+`--model` and `--stack` (of so many residual blocks, 1024 to 4096 to 1024, random) time whole runs: reading,
+calibration, solving in sequence, verifying; each twice, of which the second counts.
 """
 
 import argparse
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from comq_onnx.backends.engine import Engine, cpu_engine, open_engine
 from comq_onnx.errors import ComqError
 from comq_onnx.grid import Grid
+from comq_onnx.pipeline import quantize
+from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Problem
 from comq_onnx.solve.effort import EFFORTS
 from comq_onnx.solve.layer import solve_layer
@@ -26,6 +37,7 @@ CASES = [("gptq", "normal"), ("comq-paper", "normal"), *(("comq", effort) for ef
 LADDER = (256, 1024, 4096, 14336)
 COLUMNS = 4096
 SAMPLES = 4096
+WIDTH, WIDE, TOKENS = 1024, 4096, 64
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,45 @@ def table(options: argparse.Namespace, gpu: Engine) -> None:
             print(line(label, measure(problem, case, gpu), beside), flush=True)
 
 
+def stack(blocks: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """Residual blocks with random weights, and 64 samples of tokens that share directions."""
+    rng, nodes, weights, value = np.random.default_rng(0), [], [], "x0"
+    for block in range(blocks):
+        for name, shape in (("up", (WIDTH, WIDE)), ("down", (WIDE, WIDTH))):
+            values = rng.normal(size=shape).astype(np.float32) / shape[0] ** 0.5
+            weights.append(numpy_helper.from_array(values, f"{name}{block}"))
+        nodes += [
+            helper.make_node("MatMul", [value, f"up{block}"], [f"h{block}"]),
+            helper.make_node("Relu", [f"h{block}"], [f"r{block}"]),
+            helper.make_node("MatMul", [f"r{block}", f"down{block}"], [f"d{block}"]),
+            helper.make_node("Add", [value, f"d{block}"], [f"x{block + 1}"]),
+        ]
+        value = f"x{block + 1}"
+    ends = [
+        helper.make_tensor_value_info(end, TensorProto.FLOAT, ["N", TOKENS, WIDTH]) for end in ("x0", value)
+    ]
+    graph = helper.make_graph(nodes, "stack", ends[:1], ends[1:], weights)
+    data = rng.normal(size=(64, TOKENS, 32)) @ rng.normal(size=(32, WIDTH)) / 6
+    data += rng.normal(size=data.shape)
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+    return model, {"x0": data.astype(np.float32)}
+
+
+def whole_run(label: str, model: Any, data: Any, device: str) -> None:
+    """One row: seconds of a second run on the GPU and on the CPU, the share of error power in the output."""
+    seconds, powers = [], []
+    for where in (device, "cpu"):
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(2):
+                report = quantize(model, Path(folder) / "out.onnx", data, Recipe(device=where))
+        seconds.append(report.seconds)
+        powers.append(10 ** (-min(line.sqnr_db or 0 for line in report.verification.fidelity) / 10))
+    ratio = f"{seconds[1] / seconds[0]:7.1f}x"
+    print(
+        f"{label:34s}{seconds[0]:10.2f}{seconds[1]:10.2f}{ratio}{powers[0]:10.2g}{powers[0] / powers[1]:8.3f}"
+    )
+
+
 def device_name(xp: object, index: int) -> str:
     properties = xp.cuda.runtime.getDeviceProperties(index)  # pyright: ignore[reportAttributeAccessIssue]
     return f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB"
@@ -101,6 +152,8 @@ def main() -> int:
     parser.add_argument("--columns", type=int, default=COLUMNS)
     parser.add_argument("--bits", type=int, default=4, choices=(2, 3, 4, 8))
     parser.add_argument("--cpu-rows", type=int, default=4096, help="longest columns that the CPU solves too")
+    parser.add_argument("--model", nargs=2, metavar=("FILE", "DATA"), help="a whole run on this model")
+    parser.add_argument("--stack", type=int, default=0, metavar="BLOCKS", help="a run on made-up blocks")
     options = parser.parse_args()
     try:
         engine = open_engine(f"cuda:{options.device}")
@@ -110,6 +163,11 @@ def main() -> int:
     name = device_name(engine.backend.xp, options.device)
     print(f"{name}; CPU threads: {cpu_engine().threads}; int{options.bits}")
     table(options, engine)
+    device = f"cuda:{options.device}"
+    if options.model:
+        whole_run(Path(options.model[0]).name, *options.model, device)
+    if options.stack:
+        whole_run(f"stack of {options.stack} blocks", *stack(options.stack), device)
     return 0
 
 
