@@ -1,7 +1,7 @@
 """Measure what each layer's storages cost the network: curves, then dual prices, on the float network."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -22,7 +22,8 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer
 from comq_onnx.run.data import Batch
 from comq_onnx.run.onward import Onward
-from comq_onnx.run.session import SessionOptions
+from comq_onnx.run.session import SessionOptions, open_session
+from comq_onnx.run.sides import sided
 from comq_onnx.run.switched import Switched
 from comq_onnx.run.widen import widen, widened
 
@@ -77,6 +78,19 @@ class Bed:
 
 def _log(loss: float) -> float:
     return float(np.log(max(loss, SMALLEST)))
+
+
+def with_unlike_halves(opened: Opened, recipe: Recipe) -> Opened:
+    """The same run on the same samples, in an order whose halves the float network answers unlike."""
+    if opened.calibration.synthetic:
+        return opened
+    model = widen(to_proto(load(opened.plan.prepared)))
+    session = open_session(model, SessionOptions(threads=recipe.threads, device=recipe.run_device))
+
+    def run(batch: Batch) -> Batch:
+        return session.run({name: widened(value) for name, value in batch.items()})
+
+    return replace(opened, calibration=sided(opened.calibration, run))
 
 
 def open_bed(opened: Opened, layers: Sequence[Layer], recipe: Recipe) -> tuple[Bed, Onward]:

@@ -24,7 +24,7 @@ from comq_onnx.latency.measure import measure_latency
 from comq_onnx.latency.model import LatencyModel, parse_latency
 from comq_onnx.parallel import survey
 from comq_onnx.planning import Opened, Plan, Progress, choose_grids, ends
-from comq_onnx.pricing import Bed, Priced, price_layers
+from comq_onnx.pricing import Bed, Priced, price_layers, with_unlike_halves
 from comq_onnx.recipe import Recipe
 from comq_onnx.targets.size import file_bytes
 
@@ -87,7 +87,8 @@ NO_BUDGET: dict[str, Any] = {
 
 def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Problem, Bed]:
     """Measure all that the choice depends on."""
-    surveyed = survey(opened, recipe, progress)
+    measured = with_unlike_halves(opened, recipe)
+    surveyed = survey(measured, recipe, progress)
     stats = surveyed.collected.stats
     own = governed(opened.plan.layers, recipe)
     wide = ends(opened.plan.layers, recipe)
@@ -107,7 +108,7 @@ def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Pr
         )
     plan_ = opened.plan
     options = storages(plan_.prepared, plan_.layers, open_, recipe, plan_.placement)
-    bed, priced = price_layers(opened, stats, options, recipe, progress)
+    bed, priced = price_layers(measured, stats, options, recipe, progress)
     grids, _ = choose_grids(plan_.layers, recipe, plan_.placement)
     whole = file_bytes(plan_.prepared, plan_.layers, grids, recipe, plan_.placement, plan_.halved)
     now = sum(uniform_of(one, str(grids[one.layer.name])).bytes for one in priced)

@@ -1,6 +1,6 @@
 """Calibration data: any source, checked once, as the same batches on every call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -39,6 +39,8 @@ class Calibration:
     """Samples in a batch"""
     notes: tuple[str, ...] = ()
     """What the user must be told of the data, a sentence each"""
+    cut: Callable[[Batch, np.ndarray], Batch] | None = field(default=None, repr=False)
+    """The samples of a batch where a mask is true; None where a batch has a fixed size"""
 
     def batches(self) -> Iterator[Batch]:
         """The same batches in the same order on every call."""
@@ -124,7 +126,8 @@ def _given(
     if not counts:
         raise _empty(opened.description, axis, sum(1 for _ in islice(opened.records(), 1)))
     text = f"{samples} samples of {opened.description}"
-    return Calibration(text, samples, False, len(counts), make, partial(entries, batch=axis), opened.notes)
+    count, cut = partial(entries, batch=axis), None if axis.size else partial(_cut, joined=axis.joined)
+    return Calibration(text, samples, False, len(counts), make, count, opened.notes, cut)
 
 
 def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[str, int]) -> Calibration:
@@ -213,6 +216,10 @@ def _join(samples: list[Sample], axis: BatchAxis) -> Batch:
         name: np.concatenate([s.feeds[name] for s in samples]) if name in axis.joined else value
         for name, value in first.items()
     }
+
+
+def _cut(batch: Batch, mask: np.ndarray, joined: Collection[str]) -> Batch:
+    return {name: value[mask] if name in joined else value for name, value in batch.items()}
 
 
 def _empty(where: str, axis: BatchAxis, records: int) -> ComqError:
