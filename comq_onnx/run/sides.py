@@ -50,7 +50,7 @@ def sided(calibration: Calibration, run: Callable[[Batch], Batch]) -> Calibratio
 
 
 def sides(descriptions: np.ndarray) -> np.ndarray:
-    """Which of the samples ``(samples, numbers)`` are in the second half; of an odd one the first has more."""
+    """Which of the samples ``(samples, numbers)`` are in the second half; of odd ones the first has more."""
     away = descriptions - descriptions.mean(axis=0)
     # Of samples x samples: there are fewer samples than numbers.
     _, axes = np.linalg.eigh(away @ away.T)
