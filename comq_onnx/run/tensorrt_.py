@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,7 +56,9 @@ class Engine:
     seconds: float = 0.0
     """Parsing and building"""
     products: tuple[Product, ...] = ()
-    """As the engine's text has them; none where it has no such text (TensorRT itself)"""
+    """As the engine's text has them, less those in generated kernels; none where it has no such text"""
+    constants: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of weights and scales in it by element type, from the same text"""
     outputs: Outputs | None = None
     """Of each batch; None where it was not run"""
     not_run: str = ""
@@ -126,6 +128,7 @@ def build_engine(
         bytes=found.get("bytes", 0),
         seconds=found.get("seconds", 0.0),
         products=tuple(Product(layer, tuple(types)) for layer, *types in found.get("products", [])),
+        constants=found.get("constants", {}),
         outputs=outputs,
         not_run="" if outputs is not None or error else found.get("not_run", problem),
         device=found.get("device", ""),

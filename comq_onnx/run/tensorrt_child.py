@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,8 @@ PRODUCT = re.compile(
     rb'(corrltn|deconvolution|fully_connected)=\{ name="([^"]*)" output=\{[^{}]*\} input=\{([^{}]*)\}'
 )
 TENSOR = re.compile(rb'tensor=\{[ -~]*? name="([^"]*)"[ -~]* type=(\w+) ')
-"""What the plan of TensorRT for RTX 1.7 says of its steps, as text. No interface promises it."""
+CONSTANT = re.compile(rb"tensor=\{[ -~]*? const_payload_size=(\d+) [ -~]* type=(\w+) ")
+"""What the plan of TensorRT for RTX 1.7 says of its steps and constants; no interface promises it"""
 WARM_UP, CALLS = 5, 50
 
 
@@ -42,8 +44,8 @@ def main(folder: Path) -> None:
     except RefusedError as error:
         put(folder, answer | {"error": str(error)})
         return
-    products = list(products_of(plan))
-    answer |= {"bytes": len(plan), "seconds": time.perf_counter() - started, "products": products}
+    answer |= {"bytes": len(plan), "seconds": time.perf_counter() - started}
+    answer |= {"products": list(products_of(plan)), "constants": constants_of(plan)}
     put(folder, answer)
     if request["save"]:
         Path(request["save"]).write_bytes(plan)
@@ -125,11 +127,22 @@ def plain(text: str) -> str:
 
 
 def products_of(plan: bytes) -> Iterator[list[str]]:
-    """Names of layers that are products, each with the types of what it multiplies; none where unknown."""
+    """Names of layers that are products, each with the types of what it multiplies; none where unknown.
+
+    Products with few rows are part of generated kernels, which do not say so.
+    """
     types = {name: kind.decode() for name, kind in TENSOR.findall(plan)}
     for _, name, inputs in PRODUCT.findall(plan):
         read = re.findall(rb'"([^"]*)"', inputs)[:2]
         yield [name.decode(errors="replace"), *(types.get(tensor, "") for tensor in read)]
+
+
+def constants_of(plan: bytes) -> dict[str, int]:
+    """Bytes of the engine's constants by their type; none where unknown."""
+    found: Counter[str] = Counter()
+    for size, kind in CONSTANT.findall(plan):
+        found[kind.decode()] += int(size)
+    return dict(found)
 
 
 def put(folder: Path, answer: dict[str, Any]) -> None:
@@ -141,7 +154,7 @@ def put(folder: Path, answer: dict[str, Any]) -> None:
 def ran(trt: Any, plan: bytes, log: Any, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Records of the outputs of each batch and the time of a call, or why there are none."""
     if find_spec("cupy") is None:
-        return {"not_run": "CuPy is not installed"}
+        return {"not_run": "that takes a GPU and CuPy"}
     import cupy  # pyright: ignore[reportMissingImports]
 
     try:

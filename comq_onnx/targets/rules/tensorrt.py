@@ -2,7 +2,9 @@
 
 They are read from NvInfer.h 11.1, the parser of onnx-tensorrt 10.1, NVIDIA's documentation of quantization
 and of opsets, and issues of those projects (TensorRT 2380, 1694, 3360, 4832; onnx-tensorrt 850;
-Model-Optimizer 156, 178). They have not been tried against TensorRT itself.
+Model-Optimizer 156, 178). The builder of TensorRT for RTX 1.7 was asked about files that break each of them:
+it refuses what breaks TRT-E06 to E08, E22, most of E02, E04, E05, E10, E15 and E17, and builds engines of the
+others, in whose float kernels the codes are of no use (docs/targets.md). TensorRT itself has not been asked.
 
 TensorRT 11 reads opsets to 25 and TensorRT 10 to 21: above 25 is an error, from 22 on a warning (TRT-W10).
 Operators of the domain ``trt`` are TensorRT's own, which its quantizers write for opsets that lack the
@@ -11,7 +13,7 @@ from the types and opsets that these sources name.
 """
 
 from comq_onnx.targets.findings import Rule
-from comq_onnx.targets.rules import tensorrt_placement, tensorrt_scales, tensorrt_weights
+from comq_onnx.targets.rules import tensorrt_placement, tensorrt_scales, tensorrt_shared, tensorrt_weights
 from comq_onnx.targets.rules.tensorrt_scales import Breaches
 from comq_onnx.targets.view import DEFAULT_DOMAINS, View, named
 
@@ -88,4 +90,5 @@ RULES: tuple[Rule, ...] = (
         "use TensorRT 11, or export with a lower opset",
         _newer_than_10,
     ),
+    tensorrt_shared.RULE,
 )
