@@ -36,7 +36,7 @@ WAYS: Mapping[str, dict[str, str]] = {
     "W8A8, rest float32": {"weights": "int8", "high_precision_dtype": "fp32"},
     "W4, rest float32": {"weights": "int4", "activations": "none", "high_precision_dtype": "fp32"},
 }
-BATCHES, CALLS = 4, 200
+CALLS = 200
 HEAD = "| model | file | bytes x | engine bytes | x | products | s to build | distance | ms | x |"
 
 
@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--models", default="glyphs", help=f"glyphs, {names}; separated by commas")
     parser.add_argument("--ways", default=",".join(map(str, range(len(WAYS)))), help=f"of {list(WAYS)}")
     parser.add_argument("--solver", default="rtn")
+    parser.add_argument("--batches", type=int, default=4, help="of samples: calibrated with, and run")
     parser.add_argument("--cache", type=Path, default=Path("build/zoo"), help="folder of exported models")
     parser.add_argument("--keep", type=Path, help="folder for the files that were built")
     args = parser.parse_args()
@@ -57,6 +58,7 @@ def main() -> int:
     for name in args.models.split(","):
         try:
             path, samples = opened(name, args.cache)
+            samples = samples[: args.batches]
         except UnavailableError as error:
             print(f"| {name} | skipped: {error} |")
             continue
@@ -66,7 +68,7 @@ def main() -> int:
 
 
 def opened(name: str, cache: Path) -> tuple[Path, list[Feed]]:
-    """A model's file and its calibration samples; the first `BATCHES` are run too."""
+    """A model's file and its calibration samples."""
     if name == "glyphs":
         with np.load(GLYPHS / "calibration.npz") as arrays:
             images = arrays["image"]
@@ -105,7 +107,7 @@ def half(path: Path, samples: list[Feed], into: Path) -> Path:
 
 
 def reference(path: Path, samples: list[Feed]) -> list[dict[str, np.ndarray]]:
-    return outputs_on(open_session(path, SessionOptions()), samples[:BATCHES])
+    return outputs_on(open_session(path, SessionOptions()), samples)
 
 
 def engine_of(file: Path, samples: Sequence[Feed]) -> Engine:
@@ -114,7 +116,7 @@ def engine_of(file: Path, samples: Sequence[Feed]) -> Engine:
         for name, value in sample.items():
             fed.setdefault(name, []).append(value.shape)
     ranges = profile(onnx.load(file, load_external_data=False), fed)
-    return build_engine(file, ranges, samples[:BATCHES], calls=CALLS)
+    return build_engine(file, ranges, samples, calls=CALLS)
 
 
 def row(start: str, engine: Engine, base: Engine, truth: list[dict[str, np.ndarray]]) -> str:

@@ -13,7 +13,7 @@ from the types and opsets that these sources name.
 """
 
 from comq_onnx.targets.findings import Rule
-from comq_onnx.targets.rules import tensorrt_placement, tensorrt_scales, tensorrt_shared, tensorrt_weights
+from comq_onnx.targets.rules import tensorrt_observed, tensorrt_placement, tensorrt_scales, tensorrt_weights
 from comq_onnx.targets.rules.tensorrt_scales import Breaches
 from comq_onnx.targets.view import DEFAULT_DOMAINS, View, named
 
@@ -90,5 +90,5 @@ RULES: tuple[Rule, ...] = (
         "use TensorRT 11, or export with a lower opset",
         _newer_than_10,
     ),
-    tensorrt_shared.RULE,
+    *tensorrt_observed.RULES,
 )

@@ -1,4 +1,4 @@
-"""What the builder of TensorRT for RTX 1.7 made known: weights that are shared."""
+"""What no document says, and the builder of TensorRT for RTX 1.7 made known."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from comq_onnx.graph.scopes import Scope
 from comq_onnx.targets.findings import Rule
 from comq_onnx.targets.rules.linears import Linear, Use, is_product, linears, uses
 from comq_onnx.targets.rules.tensorrt_scales import Breaches
-from comq_onnx.targets.view import View
+from comq_onnx.targets.view import View, named
 
 INT4 = TensorProto.INT4
 
@@ -45,10 +45,34 @@ def _home(name: str, scope: Scope) -> Scope:
     return scope
 
 
-RULE = Rule(
-    "TRT-W11",
-    "warning",
-    "Codes are stored for each product: INT4 ones are not shared, others not between graphs.",
-    "store the codes once for each product",
-    _shared,
+def _listed_scale(view: View) -> Breaches:
+    """A Conv with such an activation computes in float; one with such a weight is refused."""
+    for linear in linears(view):
+        scale = view.shape(linear.scale, linear.scope)
+        if linear.quantizes or linear.block or scale is None or list(scale) != [1]:
+            continue
+        data = view.shape(linear.node.input[0], linear.scope)
+        axis = linear.axis(len(data)) if data else 0
+        if data and 0 <= axis < len(data) and data[axis] == 1:
+            continue
+        readers = [use.node for use in uses(linear.node.output[0], linear.scope, view)]
+        if convolutions := [node for node in readers if is_product(node) and node.op_type == "Conv"]:
+            yield linear.name, f"its one scale is a list, and {named(convolutions[0])} reads it"
+
+
+RULES = (
+    Rule(
+        "TRT-W11",
+        "warning",
+        "Codes are stored for each product: INT4 ones are not shared, others not between graphs.",
+        "store the codes once for each product",
+        _shared,
+    ),
+    Rule(
+        "TRT-W12",
+        "warning",
+        "The one scale of what a Conv reads is a scalar, not a list of one.",
+        "give scale and zero point the shape []",
+        _listed_scale,
+    ),
 )
