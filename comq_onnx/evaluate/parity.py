@@ -132,7 +132,7 @@ def _tensorrt(path: Path, batches: Batches, limits: Limits, reference: Outputs) 
     try:
         engine = engine_of(path, batches)
     except ComqError as error:
-        return list(not_looked_at(["tensorrt"], str(error)))
+        return list(not_looked_at(["tensorrt"], str(error).rstrip(".")))
     return engine_checks(engine, reference, limits.deployed)
 
 

@@ -188,7 +188,8 @@ def call(trt: Any, engine: Any, context: Any, feeds: dict, calls: int) -> tuple[
     held = {}
     for name in inputs:
         held[name] = cupy.asarray(feeds[name].astype(trt.nptype(engine.get_tensor_dtype(name)), order="C"))
-        context.set_input_shape(name, held[name].shape)
+        if not context.set_input_shape(name, held[name].shape):
+            raise RuntimeError(f"input '{name}' has a shape that the engine was not built for")
     for name in set(names) - set(inputs):
         shape, dtype = tuple(context.get_tensor_shape(name)), trt.nptype(engine.get_tensor_dtype(name))
         if min(shape, default=1) < 0:
@@ -196,6 +197,7 @@ def call(trt: Any, engine: Any, context: Any, feeds: dict, calls: int) -> tuple[
         held[name] = cupy.empty(shape, dtype)
     for name, array in held.items():
         context.set_tensor_address(name, array.data.ptr)
+    cupy.cuda.Device().synchronize()  # what was copied there is seen by all streams
     with cupy.cuda.Stream(non_blocking=True) as stream:
         run_once(context, stream)
         found = {name: cupy.asnumpy(held[name]) for name in names if name not in inputs}

@@ -50,7 +50,7 @@ ACCEPTED = {
     "TRT-E21.3": NO_KERNEL,
     "TRT-E21.4": NO_KERNEL,
 }
-"""Rule and number of its file in `BROKEN`: errors by TensorRT's documents that TensorRT for RTX 1.7 builds."""
+"""Rule and number of its file in `BROKEN`: errors by TensorRT's documents that are built nevertheless."""
 REFUSED = {
     "TRT-W11.0": "SIGSEGV",
     "TRT-W11.1": "SIGSEGV",
