@@ -6,7 +6,8 @@ inputs of layers, and at what the output of a Conv is added to, none at outputs,
 the types of the file as they are (strongly typed: the only way from version 11 on), so that a float32 graph
 would run in float32.
 Sources: NVIDIA's documentation (Quantization Schemes, Explicit Quantization, ONNX opset guide), NvInfer.h
-11.1 and the parser of onnx-tensorrt 10.1. Nothing here was run in TensorRT.
+11.1 and the parser of onnx-tensorrt 10.1. TensorRT for RTX 1.7 builds engines of these files, whose 8-bit
+layers compute on int8 codes and whose int4 weights stay int4 (docs/targets.md); no GPU has run them.
 """
 
 import shlex
