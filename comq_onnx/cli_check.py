@@ -51,7 +51,7 @@ def check(model: Path | None, target: str | None, build: bool, as_json: bool, li
     """Say what in an ONNX MODEL, of whatever origin, breaks a rule of a runtime.
 
     One line for each finding: rule, severity, node, what is wrong, what to do. Exit codes: 0 no errors
-    (warnings and notes at most), 1 errors, or the file cannot be read, 2 usage.
+    (warnings and notes at most), 1 errors, no engine is built, or the file cannot be read, 2 usage.
     """
     if list_rules:
         show_rules(target, as_json)
