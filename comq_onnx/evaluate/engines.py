@@ -41,5 +41,5 @@ def engine_checks(engine: Engine, reference: Outputs, limit: float) -> list[Chec
     if engine.outputs is None:
         ran = f"; not run: {engine.not_run}" if engine.not_run else ""
         return [Check(name, engine.built, told(engine) + ran)]
-    same = check_agreement(f"{engine.runtime} = onnxruntime, as deployed", reference, engine.outputs, limit)
+    same = check_agreement("TensorRT = onnxruntime, as deployed", reference, engine.outputs, limit)
     return [Check(name, True, f"{told(engine)}; run on {engine.device}"), same]

@@ -157,6 +157,7 @@ def ran(trt: Any, plan: bytes, log: Any, folder: Path, request: dict[str, Any]) 
         return {"not_run": "that takes a GPU and CuPy"}
     import cupy  # pyright: ignore[reportMissingImports]
 
+    log.errors.clear()
     try:
         device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
         engine = trt.Runtime(log).deserialize_cuda_engine(plan)

@@ -52,7 +52,7 @@ def test_a_refusal_fails_its_check_and_one_that_did_not_run_passes() -> None:
 @pytest.mark.parametrize(("shift", "ok"), [(0.0, True), (0.5, False)])
 def test_outputs_are_compared_where_it_ran(shift: float, ok: bool) -> None:
     y = np.linspace(1, 2, 8, dtype=np.float32)
-    ran = Engine("TensorRT", True, outputs=[{"y": y + np.float32(shift)}], device="a GPU")
+    ran = Engine("TensorRT for RTX 1.7", True, outputs=[{"y": y + np.float32(shift)}], device="a GPU")
     built, same = engine_checks(ran, [{"y": y}], 0.1)
     assert built.ok
     assert built.detail.endswith("; run on a GPU")
