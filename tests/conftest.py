@@ -12,7 +12,7 @@ NODE_FOLDER = Path(__file__).parent / "node"
 @pytest.fixture(autouse=True)
 def onnxruntime_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process for OpenVINO after each quantized model is time for tests that are not about it."""
-    if not any(request.node.get_closest_marker(name) for name in ("openvino", "node")):
+    if not any(request.node.get_closest_marker(name) for name in ("openvino", "node", "tensorrt")):
         monkeypatch.setattr("comq_onnx.evaluate.verify.RUNTIMES", {})
 
 

@@ -13,6 +13,7 @@ from trt_foreign import MODELOPT_INT8
 from trt_valid import in_float32
 
 from comq_onnx.cli import main
+from comq_onnx.run.tensorrt_ import Engine, Product
 from comq_onnx.targets.rules import RULES
 
 
@@ -159,3 +160,41 @@ def test_a_file_called_check_is_reached_by_its_path(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     assert call("./check", "--dry-run").exit_code == 0
     assert "Missing argument" in call("check").stderr
+
+
+BUILT = Engine("TensorRT 0", True, bytes=1000, seconds=1.0, products=(Product("c", ("int8", "int8")),))
+REFUSED = Engine("TensorRT 0", True, error="no kernel")
+
+
+@pytest.mark.parametrize(
+    ("engine", "code", "line"),
+    [
+        (BUILT, 0, "TensorRT 0: 1,000 bytes, built in 1.0 s; products: 1 int8."),
+        (REFUSED, 1, "TensorRT 0: it refuses the file: no kernel."),
+    ],
+)
+def test_build_adds_a_line_and_a_refusal_is_a_failure(
+    engine: Engine, code: int, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comq_onnx.evaluate.engines.build_engine", lambda *_: engine)
+    path = tmp_path / "m.onnx"
+    onnx.save(INT4_MATMUL.proto(), path)
+    done = call("check", path, "--target", "tensorrt", "--build")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (code, line)
+    told = json.loads(call("check", path, "--target", "tensorrt", "--build", "--json").stdout)["engine"]
+    assert (told["runtime"], told["built"], told["error"]) == ("TensorRT 0", not code, engine.error)
+
+
+def test_build_without_the_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comq_onnx.run.tensorrt_.find_spec", lambda name: None)
+    onnx.save(INT4_MATMUL.proto(), tmp_path / "m.onnx")
+    done = call("check", tmp_path / "m.onnx", "--target", "tensorrt", "--build")
+    assert done.exit_code == 1
+    assert "pip install 'comq-onnx[tensorrt]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_build_is_for_tensorrt(wrong: Path) -> None:
+    done = call("check", wrong, "--target", "ort", "--build")
+    assert done.exit_code == 2
+    assert "--build is for --target tensorrt" in done.stderr

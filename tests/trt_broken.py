@@ -74,6 +74,26 @@ INT4_CONV = INT4_MATMUL.but(
     to=np.array([8, 128, 1, 1]),
 )
 
+TWO_READERS = INT4_MATMUL.but(
+    ("y = MatMul(x, w)", "h = MatMul(x, w) n = Neg(x) k = MatMul(n, w) y = Add(h, k)")
+)
+OWN_CODES = TWO_READERS.but(
+    ("MatMul(n, w)", "MatMul(n, w2)"),
+    ("h =", "w2 = DequantizeLinear<axis=0, block_size=64>(wq2, ws) h ="),
+    wq2=codes(128, 8, dtype=I4),
+)
+TWO_LINEARS = OWN_CODES.but(("(wq2,", "(wq,"))
+TWO_BRANCHES = File(
+    f"""g (float16[16,16] x, bool c) => (float16[16,16] y) {{
+      {pair("x", "a")}
+      y = If(c) <then_branch = t () => (float16[16,16] k) {{
+                   w = DequantizeLinear<axis=1>(wq, ws) k = MatMul(a, w) }},
+                 else_branch = e () => (float16[16,16] n) {{
+                   v = DequantizeLinear<axis=1>(wq, ws) n = MatMul(a, v) }}>
+    }}""",
+    MATMUL8.arrays,
+)
+
 BROKEN: tuple[tuple[str, File, File], ...] = (
     ("TRT-E01", FLOAT.but(opset=26, ir=13), FLOAT),
     ("TRT-E01", FLOAT.but(ir=14), FLOAT),
@@ -151,5 +171,16 @@ BROKEN: tuple[tuple[str, File, File], ...] = (
     ("TRT-W08", MIXED, MIXED.but(vq=codes(16, 16), z8=np.zeros((), I8))),
     ("TRT-W09", F32_CONV, CONV),
     ("TRT-W10", CONV.but(opset=25, ir=13), CONV),
+    ("TRT-W11", TWO_READERS, OWN_CODES),
+    ("TRT-W11", TWO_LINEARS, OWN_CODES),
+    (
+        "TRT-W11",
+        TWO_BRANCHES,
+        TWO_BRANCHES.but(
+            ("v = DequantizeLinear<axis=1>(wq,", "v = DequantizeLinear<axis=1>(wq2,"), wq2=codes(16, 16)
+        ),
+    ),
+    ("TRT-W12", CONV.but(s=scales(1), z=np.zeros(1, I8)), CONV),
+    ("TRT-W12", CONV.but(ws=scales(1), wz=np.zeros(1, I8)), CONV),
 )
 """Rule, a file that breaks it and no other, and the file put right."""

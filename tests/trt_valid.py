@@ -134,6 +134,13 @@ CONCAT = CONV.but(
     ("y = Conv(a, w, b)", f"r = Relu(x) {pair('r', 'c')} d = Concat<axis=0>(a, c) y = Conv(d, w, b)"),
     ("=> (float16[1", "=> (float16[2"),
 )
+ONE_OUTPUT = CONV.but(
+    ("float16[1,4,8,8] y", "float16[1,1,8,8] y"),
+    wq=codes(1, 4, 1, 1),
+    ws=scales(1),
+    wz=np.zeros(1, I8),
+    b=scales(1),
+)
 FAKE_WEIGHT = CONV.but(
     (
         "w = DequantizeLinear<axis=0>(wq, ws, wz)",
@@ -184,7 +191,9 @@ FILES: tuple[tuple[str, File, set[str]], ...] = (
     ("int8 Conv 3D", CONV.but(("1,4,8,8", "1,4,8,8,8"), wq=codes(4, 4, 1, 1, 1)), set()),
     ("int8 Conv, negative axis", CONV.but(("<axis=0>", "<axis=-4>")), set()),
     ("int8 Conv per tensor", CONV.but(ws=np.array(0.1, np.float16), wz=np.zeros((), I8)), set()),
-    ("int8 Conv, scale of shape [1]", CONV.but(s=scales(1), z=np.zeros(1, I8)), set()),
+    ("int8 Conv, scale of shape [1]", CONV.but(s=scales(1), z=np.zeros(1, I8)), {"TRT-W12"}),
+    ("int8 Conv of one output", ONE_OUTPUT, set()),
+    ("int8 Gemm, scale of shape [1]", GEMM8.but(s=scales(1), z=np.zeros(1, I8)), set()),
     ("int8 Conv and Relu", CONV.but(("y = Conv(a, w, b)", "h = Conv(a, w, b) y = Relu(h)")), set()),
     ("int8 Conv in float32", in_float32(CONV), {"TRT-W09"}),
     ("int8 Conv in float32, the rest in float16", ISLAND, set()),
@@ -275,8 +284,8 @@ FILES: tuple[tuple[str, File, set[str]], ...] = (
         set(),
     ),
     ("int4 Gather", GATHER4, set()),
-    ("int4 read in If", IF_CAPTURES, set()),
-    ("int4 in If", IF_INSIDE, set()),
+    ("int4 read in If", IF_CAPTURES, {"TRT-W11"}),
+    ("int4 in If", IF_INSIDE, {"TRT-W11"}),
     ("int4 transformer block", BLOCK4, set()),
     ("float", FLOAT, set()),
     ("float32", in_float32(FLOAT), set()),

@@ -27,7 +27,8 @@ warning is slow, large or inexact; a note is one of these on some machines. Exit
 or the file cannot be read, 0 if not: warnings and notes alone are no failure. `--list-rules` prints the
 rules; `comq_onnx.check(model, target)` returns the findings in Python. Scales and zero points are read, and
 of weights the int8 codes that ORT-N01 looks at. The file is not run: a runtime may object where nothing is
-found.
+found. For `tensorrt`, `--build` also has TensorRT for RTX build an engine, where it is installed
+([targets](targets.md#tensorrt)); exit code 1 if it refuses.
 
 A target asks for what its runtimes ask for: `portable` is to run in onnxruntime and in OpenVINO, `web` where
 onnxruntime is built for WASM. A breach that is an error in one of two runtimes is listed as that for both.

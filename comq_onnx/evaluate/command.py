@@ -25,6 +25,8 @@ PACKAGES = (
     "numba",
     "scipy",
     "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
     "cupy-cuda13x",
 )
 """Whose versions may decide what is in a file, or what was found out about it"""

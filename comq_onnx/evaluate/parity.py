@@ -13,19 +13,22 @@ import onnx
 
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.agreement import DEPLOYED_LIMIT, EXACT_LIMIT, Check, Outputs, check_agreement
+from comq_onnx.evaluate.engines import engine_checks, engine_of
 from comq_onnx.graph.scopes import scopes
 from comq_onnx.run.node import NODE, WEB, node_missing, outputs_in_node
 from comq_onnx.run.openvino_ import openvino_missing, outputs_in_openvino
 from comq_onnx.run.session import SessionOptions, open_session, outputs_on
+from comq_onnx.run.tensorrt_ import tensorrt_missing
 
 RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "portable": ("openvino",),
     "openvino": ("openvino",),
     "web": ("web",),
+    "tensorrt": ("tensorrt",),
     "ort": (),
 }
 """Where the files of a target are looked at, by its name"""
-NAMES = {"openvino": "OpenVINO", "node": NODE, "web": WEB}
+NAMES = {"openvino": "OpenVINO", "node": NODE, "web": WEB, "tensorrt": "TensorRT"}
 ROUNDED_LIMIT = 3e-2
 """Deviation where activations are rounded by the file itself: a sum that a runtime adds up in another order
 may fall on the other side of a step, and the layers after it see a whole step of difference."""
@@ -96,7 +99,9 @@ def not_looked_at(runtimes: Sequence[str], why: str) -> tuple[Check, ...]:
 
 
 def _missing(runtime: str) -> str:
-    return openvino_missing() if runtime == "openvino" else node_missing(NAMES[runtime])
+    if runtime == "openvino":
+        return openvino_missing()
+    return tensorrt_missing() if runtime == "tensorrt" else node_missing(NAMES[runtime])
 
 
 def _openvino(path: Path, batches: Batches, limits: Limits, reference: Outputs) -> list[Check]:
@@ -122,10 +127,20 @@ def _web(path: Path, batches: Batches, limits: Limits, reference: Outputs) -> li
     return [_in_node(WEB, path, batches, reference, limits.deployed)]
 
 
+def _tensorrt(path: Path, batches: Batches, limits: Limits, reference: Outputs) -> list[Check]:
+    """Built wherever its package is; compared only where a GPU ran it."""
+    try:
+        engine = engine_of(path, batches)
+    except ComqError as error:
+        return list(not_looked_at(["tensorrt"], str(error).rstrip(".")))
+    return engine_checks(engine, reference, limits.deployed)
+
+
 _CHECKS: Mapping[str, Callable[[Path, Batches, Limits, Outputs], list[Check]]] = {
     "openvino": _openvino,
     "node": _node,
     "web": _web,
+    "tensorrt": _tensorrt,
 }
 
 

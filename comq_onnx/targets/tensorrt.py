@@ -6,7 +6,8 @@ inputs of layers, and at what the output of a Conv is added to, none at outputs,
 the types of the file as they are (strongly typed: the only way from version 11 on), so that a float32 graph
 would run in float32.
 Sources: NVIDIA's documentation (Quantization Schemes, Explicit Quantization, ONNX opset guide), NvInfer.h
-11.1 and the parser of onnx-tensorrt 10.1. Nothing here was run in TensorRT.
+11.1 and the parser of onnx-tensorrt 10.1. TensorRT for RTX 1.7 builds engines of these files, whose 8-bit
+layers compute on int8 codes and whose int4 weights stay int4 (docs/targets.md); no GPU has run them.
 """
 
 import shlex
@@ -25,6 +26,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import ActivationKind, Layer, Solution
 from comq_onnx.targets.blocks import dividing_block, eight_bit_grid, is_right_side
 from comq_onnx.targets.eight_bit import eight_bit_weight, store_activations
+from comq_onnx.targets.engine_shapes import Shapes, shape_flags
 from comq_onnx.targets.findings import Finding, findings
 from comq_onnx.targets.forms import Piece, dequantize_linear, plan_linear
 from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Site, Stored
@@ -33,10 +35,7 @@ from comq_onnx.targets.target import DEQUANTIZE, EIGHT_BIT, Written
 
 INT4_OPSET, INT8_OPSET = 21, 19
 SMALLEST_BLOCK, LARGEST_BLOCK = 64, 128
-UNKNOWN_BATCH, UNKNOWN_SIZE = (1, 1, 8), (1, 128, 512)
-"""Least, usual and largest size of a dynamic axis, the first or another, where no sample says better."""
 LAYERS = "--dumpLayerInfo --profilingVerbosity=detailed --exportLayerInfo={layers}"
-Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 
 
 def refuses_eight_bit(site: Site) -> str:
@@ -215,41 +214,6 @@ def build_commands(path: str, proto: onnx.ModelProto, fed: Shapes | None = None)
     shapes = shape_flags(proto, fed or {})
     layers = LAYERS.format(layers=f"{stem}.layers.json").split(" ", 2)
     return shlex.join([*common, "--stronglyTyped", *shapes]), shlex.join([*common, *shapes, *layers])
-
-
-def shape_flags(proto: onnx.ModelProto, fed: Shapes) -> list[str]:
-    """``--shapes``, or least, usual and largest ones, of the inputs with dynamic axes; none without such."""
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    ranges: dict[str, list[tuple[int, ...]]] = {}
-    for value in proto.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name in stored or all(dim.HasField("dim_value") for dim in dims):
-            continue
-        seen = [shape for shape in fed.get(value.name, ()) if len(shape) == len(dims)]
-        ranges[value.name] = [
-            (dim.dim_value,) * 3 if dim.HasField("dim_value") else _axis(axis, seen)
-            for axis, dim in enumerate(dims)
-        ]
-
-    def shapes(which: int) -> str:
-        return ",".join(
-            f"{name}:{'x'.join(str(sizes[which]) for sizes in axes)}" for name, axes in ranges.items()
-        )
-
-    if not ranges:
-        return []
-    least, usual, most = map(shapes, range(3))
-    if least == most:
-        return [f"--shapes={usual}"]
-    return [f"--minShapes={least}", f"--optShapes={usual}", f"--maxShapes={most}"]
-
-
-def _axis(axis: int, seen: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:
-    """Least, usual (the middle one) and largest size of a dynamic axis."""
-    if not seen:
-        return UNKNOWN_SIZE if axis else UNKNOWN_BATCH
-    sizes = sorted(shape[axis] for shape in seen)
-    return sizes[0], sizes[len(sizes) // 2], sizes[-1]
 
 
 def _write(

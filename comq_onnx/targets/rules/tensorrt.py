@@ -2,7 +2,10 @@
 
 They are read from NvInfer.h 11.1, the parser of onnx-tensorrt 10.1, NVIDIA's documentation of quantization
 and of opsets, and issues of those projects (TensorRT 2380, 1694, 3360, 4832; onnx-tensorrt 850;
-Model-Optimizer 156, 178). They have not been tried against TensorRT itself.
+Model-Optimizer 156, 178); TRT-W11 and W12 from what TensorRT for RTX 1.7 does. Its builder, which needs no
+GPU, was given the files that break each rule: it refuses all that break TRT-E05 to E08, E17 and E22 and some
+that break E02 to E04, E10 and E15, and builds the others, mostly without 8-bit or 4-bit kernels
+(docs/targets.md). The rules stand: TensorRT itself, which needs a GPU to build, has not been asked.
 
 TensorRT 11 reads opsets to 25 and TensorRT 10 to 21: above 25 is an error, from 22 on a warning (TRT-W10).
 Operators of the domain ``trt`` are TensorRT's own, which its quantizers write for opsets that lack the
@@ -11,7 +14,7 @@ from the types and opsets that these sources name.
 """
 
 from comq_onnx.targets.findings import Rule
-from comq_onnx.targets.rules import tensorrt_placement, tensorrt_scales, tensorrt_weights
+from comq_onnx.targets.rules import tensorrt_observed, tensorrt_placement, tensorrt_scales, tensorrt_weights
 from comq_onnx.targets.rules.tensorrt_scales import Breaches
 from comq_onnx.targets.view import DEFAULT_DOMAINS, View, named
 
@@ -88,4 +91,5 @@ RULES: tuple[Rule, ...] = (
         "use TensorRT 11, or export with a lower opset",
         _newer_than_10,
     ),
+    *tensorrt_observed.RULES,
 )
