@@ -15,7 +15,17 @@ from comq_onnx.errors import ComqError
 from comq_onnx.latency.measure import FIX, latency_refusal
 from comq_onnx.planning import Opened, Progress, open_data, plan
 from comq_onnx.recipe import Recipe
-from comq_onnx.stakes import NO_BUDGET, SIZE, Model, bytes_of, excess_of, limits_of, pose_problem, within
+from comq_onnx.stakes import (
+    NO_BUDGET,
+    SIZE,
+    Model,
+    bytes_of,
+    check_anything,
+    excess_of,
+    limits_of,
+    pose_problem,
+    within,
+)
 
 TRIES = 10
 
@@ -35,6 +45,7 @@ def settle_budget(
     limits = limits_of(problem)
     for _ in range(TRIES):
         choice = within(problem, limits)
+        check_anything(problem, choice)
         final = replace(recipe, rules=(*problem.rules(choice), *recipe.rules), **NO_BUDGET)
         planned = plan(model, final, not opened.calibration.synthetic)
         size = bytes_of(planned, final)

@@ -23,7 +23,7 @@ from comq_onnx.graph.rules import governed
 from comq_onnx.latency.measure import measure_latency
 from comq_onnx.latency.model import LatencyModel, parse_latency
 from comq_onnx.parallel import survey
-from comq_onnx.planning import Opened, Plan, Progress, choose_grids, ends
+from comq_onnx.planning import Opened, Plan, Progress, choose_grids, describe, ends
 from comq_onnx.pricing import Bed, Priced, price_layers, with_unlike_halves
 from comq_onnx.recipe import Recipe
 from comq_onnx.targets.size import file_bytes
@@ -173,6 +173,18 @@ def within(problem: Problem, limits: Sequence[tuple[str, Limit]]) -> list[int]:
             fix="raise one of them",
         )
     return choice
+
+
+def check_anything(problem: Problem, choice: Sequence[int]) -> None:
+    """ComqError where the budget leaves every layer of the model as it is."""
+    picked = [one.candidates[pick].width for one, pick in zip(problem.priced, choice, strict=True)]
+    if len(picked) == len(problem.opened.plan.layers) and set(picked) <= {"float"}:
+        size = model_bytes(problem.opened.plan.source)
+        raise ComqError(
+            f"the float model of {size:,} bytes keeps the budget as it is, so nothing is to be quantized",
+            where=describe(problem.opened.plan.source),
+            fix="ask for less, or leave the budget out",
+        )
 
 
 def packs_two_bits(problem: Problem) -> bool:

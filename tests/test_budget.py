@@ -130,3 +130,9 @@ def test_a_storage_takes_the_bytes_that_the_file_grows_by() -> None:
                 size = file_bytes(made.prepared, made.layers, {**base, layer.name: storage.grid}, recipe)
                 # Attributes and the lengths of names are all that differs besides.
                 assert abs((size - whole) - (storage.bytes - own)) <= 400
+
+
+def test_a_budget_that_the_float_model_keeps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ComqError, match="keeps the budget as it is, so nothing is to be quantized"):
+        run(tmp_path, target_size="9MB")
+    assert not list(tmp_path.iterdir())
