@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from breadth.outcome import Feed
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
+from breadth.outcome import Feed
 from comq_onnx.graph.scopes import scopes
 
 ON_DISK = ("simple", "pytorch-converted", "pytorch-operator")
@@ -27,7 +27,7 @@ WEIGHTS: dict[str, tuple[int, ...]] = {
     "ConvTranspose": (1, 2),
     "DeformConv": (1,),
     "MatMul": (1,),
-    "Gemm": (1,),
+    "Gemm": (1, 2),
     "Einsum": (1,),
     "Gather": (0,),
     "LSTM": (1, 2, 3),
@@ -74,7 +74,11 @@ def freeze(case: Case, places: dict[str, tuple[int, ...]], suffix: str) -> Case 
         if index < len(node.input)
     }
     chosen = [name for name in case.feeds[0] if name in read & inputs] if case.feeds else []
-    if not chosen or set(chosen) >= inputs or not all(isinstance(case.feeds[0][n], np.ndarray) for n in chosen):
+    if (
+        not chosen
+        or set(chosen) >= inputs
+        or not all(isinstance(case.feeds[0][n], np.ndarray) for n in chosen)
+    ):
         return None
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
@@ -119,7 +123,10 @@ def _stored_cases(kind: str) -> Iterator[Case]:
         constants = {tensor.name for tensor in model.graph.initializer}
         infos = [info for info in model.graph.input if info.name not in constants]
         folders = sorted(Path(test.model_dir).glob("test_data_set_*"))
-        feeds = [{info.name: _read(folder / f"input_{i}.pb", info.type) for i, info in enumerate(infos)} for folder in folders]
+        feeds = [
+            {info.name: _read(folder / f"input_{i}.pb", info.type) for i, info in enumerate(infos)}
+            for folder in folders
+        ]
         yield Case(test.name, kind, model, tuple(feeds))
 
 
