@@ -13,31 +13,32 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from breadth.backend import LEFT_OUT, Case, cases
-from breadth.outcome import LIMIT, Outcome, try_model
+from breadth.outcome import LIMIT, Outcome, try_case
 
 from comq_onnx import Recipe
 
 STORED_LIMIT = 5e-2
 """Relative distance allowed where activations are stored in 8 bits as well"""
+WEIGHTS = Recipe(weights="int8", quantize_embeddings=True, threads=1)
+ORT = replace(WEIGHTS, target="ort")
 RECIPES: dict[str, tuple[Recipe, float]] = {
-    "portable": (Recipe(weights="int8", threads=1), LIMIT),
-    "ort": (Recipe(weights="int8", threads=1, target="ort"), LIMIT),
-    "ort, activations int8": (
-        Recipe(weights="int8", threads=1, target="ort", activations="int8"),
-        STORED_LIMIT,
-    ),
-    "tensorrt": (Recipe(weights="int8", threads=1, target="tensorrt", activations="none"), LIMIT),
-    "fakequant": (Recipe(weights="int8", threads=1, target="fakequant"), LIMIT),
+    "portable": (WEIGHTS, LIMIT),
+    "ort": (ORT, LIMIT),
+    "ort, activations int8": (replace(ORT, activations="int8"), STORED_LIMIT),
+    "tensorrt": (replace(WEIGHTS, target="tensorrt", quantize_embeddings=False), LIMIT),
+    "fakequant": (replace(WEIGHTS, target="fakequant"), LIMIT),
 }
+"""By what is said on the left of the table: how, and the largest relative error allowed"""
 Tried = list[tuple[Case, Outcome]]
 
 
 def run(name: str, chosen: Iterable[Case]) -> Tried:
     """Every case by one of `RECIPES`."""
     recipe, limit = RECIPES[name]
-    return [(case, try_model(case.model, case.feeds, recipe, limit)) for case in chosen]
+    return [(case, try_case(case.model, case.feeds, recipe, limit)) for case in chosen]
 
 
 def counts(tried: Tried) -> list[str]:

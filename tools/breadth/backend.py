@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnx.backend.test.loader import load_model_tests
+from onnx.backend.test.loader import DATA_DIR, load_model_tests
 
 from breadth.outcome import Feed
 from comq_onnx.graph.scopes import scopes
@@ -55,12 +55,26 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """All cases that need no download, each followed by its frozen forms."""
-    for case in itertools.chain(_node_cases(), *(_stored_cases(kind) for kind in ON_DISK)):
+    for case in itertools.chain(_node_cases(), *(_stored_cases(kind) for kind in ON_DISK), light_cases()):
         yield case
         for suffix, places in (("frozen", WEIGHTS), ("frozen left", LEFT)):
             frozen = freeze(case, places, suffix)
             if frozen:
                 yield frozen
+
+
+def light_cases() -> Iterator[Case]:
+    """Whole networks of opset 9, whose weights ConstantOfShape makes to keep the files small."""
+    for path in sorted(Path(DATA_DIR, "light").glob("*.onnx")):
+        model = onnx.load(path)
+        constants = {tensor.name for tensor in model.graph.initializer}
+        rng = np.random.default_rng(0)
+        feed = {
+            info.name: rng.standard_normal([d.dim_value for d in info.type.tensor_type.shape.dim], np.float32)
+            for info in model.graph.input
+            if info.name not in constants
+        }
+        yield Case(path.stem, "light", model, (feed,))
 
 
 def freeze(case: Case, places: dict[str, tuple[int, ...]], suffix: str) -> Case | None:
