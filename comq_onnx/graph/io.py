@@ -35,7 +35,7 @@ __all__ = [
     "to_proto",
 ]
 
-MIN_OPSET, MAX_OPSET = 1, min(28, defs.onnx_opset_version())
+MIN_OPSET, MAX_OPSET = 1, defs.onnx_opset_version()
 MIN_IR = 4  # from IR 4 on an initializer need not be listed as an input
 
 
@@ -67,7 +67,7 @@ def load(source: str | Path | ModelProto) -> Model:
     Raises
     ------
     ComqError
-        The file is missing, is not ONNX, is damaged, lacks its external data, or has an opset outside 7..25.
+        The file is missing, is not ONNX, is damaged, lacks its external data, or has an opset that is not known.
     """
     if isinstance(source, ModelProto):
         return from_proto(source, None)
