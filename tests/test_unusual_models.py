@@ -92,3 +92,26 @@ def test_a_gemm_that_adds_a_matrix_keeps_float_activations(tmp_path):
     assert "does not fuse a Gemm that adds a matrix" in report.lines[1].activations
     assert report.lines[0].activations == "8-bit"
     assert report.verification.ok
+
+
+SEQUENCE = """g (float[1, 6, 16] x) => (seq(float[1, 3, 8]) parts) {
+  three = Constant<value = int64 {3}>()
+  y = MatMul(x, W)
+  parts = SplitToSequence<axis = 1>(y, three)
+}"""
+
+
+@pytest.mark.parametrize("how", [{"target": "ort"}, {"target": "ort", "max_drop": "1%", "weights": "int4"}])
+def test_an_output_that_is_a_sequence(how, tmp_path):
+    made = model(SEQUENCE, 18, W=weight(16, 8))
+    data = [{"x": weight(1, 6, 16, seed=seed)} for seed in range(16)]
+    report = quantize(made, tmp_path / "q.onnx", data, **{"weights": "int8", **how})
+    assert report.verification.ok
+    (line,) = report.verification.fidelity
+    sessions = [ort.InferenceSession(m.SerializeToString()) for m in (made, onnx.load(tmp_path / "q.onnx"))]
+    pairs = [
+        [np.concatenate(session.run(None, feed)[0], axis=1) for session in sessions] for feed in data[:4]
+    ]
+    noise = sum(float(np.sum((a - b) ** 2)) for a, b in pairs)
+    signal = sum(float(np.sum(a**2)) for a, _ in pairs)
+    assert line.sqnr_db == pytest.approx(10 * np.log10(signal / noise), abs=0.1)

@@ -1,8 +1,8 @@
 """Architectures as torch exports them, small and with random weights, through the whole program.
 
-Each is exported by the TorchScript exporter at one of the opsets 11 to 17 and by the dynamo exporter at one of
-18 to 23, so that all opsets come up many times; quantized to 8-bit weights on 24 samples; and held against the
-float model on 8 others. `breadth/family.py` says how weights and samples are chosen so that outputs depend on
+Each is exported by the TorchScript exporter at one of the opsets 11 to 17 or by the dynamo exporter at one of 18
+to 23, in turn, so that all opsets come up several times (``--exporter`` chooses one, or both); quantized to
+8-bit weights on 16 samples; and held against the float model on 8 others. `breadth/family.py` says how weights and samples are chosen so that outputs depend on
 the input: "spread" is how much they do, the share of the output's size that differs from sample to sample.
 
 torch, torchvision, timm and transformers are needed; whatever is not installed is left out and named.
@@ -33,11 +33,11 @@ from check_backend import table
 from comq_onnx import Recipe
 from comq_onnx.run.widen import widen
 
-FAMILIES = (*vision.FAMILIES, *language.FAMILIES, *plain.FAMILIES)
-RECIPE = Recipe(weights="int8", quantize_embeddings=True, threads=1)
+FAMILIES = (*plain.FAMILIES, *language.FAMILIES, *vision.FAMILIES)
+RECIPE = Recipe(weights="int8", quantize_embeddings=True, target="ort", effort="fast", threads=1)
 OPSETS = {"script": range(11, 18), "dynamo": range(18, 24)}
 FALLBACK = {"script": 17, "dynamo": 18}
-GIVEN, SHOWN = range(24), range(100, 108)
+GIVEN, SHOWN = range(16), range(100, 108)
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,17 @@ class Row:
 
 
 def try_family(family: Family, place: int, exporters: Iterable[str]) -> Iterator[Row]:
-    """A row for each exporter; `place` is the number of the family, by which its opsets are chosen."""
+    """A row for each of `exporters`, or for the one whose turn it is at `place`, the family's number."""
     try:
         network = family.make()
         enliven(network)
     except ImportError as error:
         yield Row(family.name, family.source, "", 0, 0, "left out", one_line(error))
         return
+    turn = family.exporters[place % len(family.exporters)]
     for exporter in family.exporters:
-        if exporter in exporters:
-            yield _try_export(family, network, exporter, OPSETS[exporter][place % len(OPSETS[exporter])])
+        if exporter in (exporters or (turn,)):
+            yield _try_export(family, network, exporter, OPSETS[exporter][place // 2 % len(OPSETS[exporter])])
 
 
 def _try_export(family: Family, network: Network, exporter: str, opset: int) -> Row:
@@ -185,7 +186,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="a regular expression that is found in the names of families")
-    parser.add_argument("--exporter", choices=OPSETS, action="append", help="both, where it is not given")
+    parser.add_argument("--exporter", choices=OPSETS, action="append", help="may be repeated; in turn, where it is not given")
     parser.add_argument("--rows", type=Path, help="keep rows here, a JSON object a line, and go on from them")
     args = parser.parse_args()
     if not find_spec("torch"):
@@ -201,7 +202,7 @@ def main() -> int:
     for place, family in enumerate(FAMILIES):
         if family.name in done or not re.search(args.only, family.name):
             continue
-        for row in try_family(family, place, args.exporter or OPSETS):
+        for row in try_family(family, place, args.exporter or ()):
             rows.append(row)
             print(f"{row.family} {row.exporter} {row.opset}: {row.kind} error {row.error:.3g} spread "
                   f"{row.spread:.2g} {row.seconds:.0f} s {row.why}", file=sys.stderr, flush=True)  # fmt: skip

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -209,8 +209,25 @@ def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None =
 def outputs_on(
     session: Session, batches: Iterable[Mapping[str, np.ndarray]], outputs: Sequence[str] | None = None
 ) -> list[dict[str, np.ndarray]]:
-    """What the model answers to each batch, in order: ``outputs_on(session, calibration.batches())``."""
-    return [session.run(batch, outputs) for batch in batches]
+    """What the model answers to each batch, in order: ``outputs_on(session, calibration.batches())``.
+
+    For comparing answers: an output that is no tensor comes as `plain_array` makes it.
+    """
+    return [{k: plain_array(v) for k, v in session.run(batch, outputs).items()} for batch in batches]
+
+
+def plain_array(value: Any) -> np.ndarray:
+    """An output as an array; the values of a sequence, a map (by its keys) or an optional in one row.
+
+    Tensors are as they are, an optional that is empty has no values.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, dict):
+        return plain_array([value[key] for key in sorted(value)])
+    parts = value if isinstance(value, list) else [] if value is None else [value]
+    rows = [np.reshape(plain_array(part) if isinstance(part, list | dict) else part, -1) for part in parts]
+    return np.concatenate(rows) if rows else np.zeros(0)
 
 
 def reason(error: BaseException) -> str:
