@@ -16,7 +16,7 @@ def outputs(source: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray
 
 
 def distance(made, tmp_path, *shape: int, **fields) -> float:
-    """Relative distance between the outputs of a model and of its file, on a sample that it was not fitted to."""
+    """Relative distance between the outputs of a model and of its file, on a sample it has not seen."""
     given, other = ({"x": weight(*shape, 1, seed=seed)[..., 0]} for seed in (1, 2))
     quantize(made, tmp_path / "q.onnx", [given], Recipe(weights="int8", **fields))
     truth, found = outputs(made, other), outputs(onnx.load(tmp_path / "q.onnx"), other)
@@ -114,4 +114,4 @@ def test_an_output_that_is_a_sequence(how, tmp_path):
     ]
     noise = sum(float(np.sum((a - b) ** 2)) for a, b in pairs)
     signal = sum(float(np.sum(a**2)) for a, _ in pairs)
-    assert line.sqnr_db == pytest.approx(10 * np.log10(signal / noise), abs=0.1)
+    assert line.sqnr_db == pytest.approx(10 * np.log10(signal / noise), abs=1)  # of other samples

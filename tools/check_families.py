@@ -1,9 +1,10 @@
 """Architectures as torch exports them, small and with random weights, through the whole program.
 
-Each is exported by the TorchScript exporter at one of the opsets 11 to 17 or by the dynamo exporter at one of 18
-to 23, in turn, so that all opsets come up several times (``--exporter`` chooses one, or both); quantized to
-8-bit weights on 16 samples; and held against the float model on 8 others. `breadth/family.py` says how weights and samples are chosen so that outputs depend on
-the input: "spread" is how much they do, the share of the output's size that differs from sample to sample.
+Each is exported by the TorchScript exporter at one of the opsets 11 to 17 or by the dynamo exporter at one of
+18 to 23, in turn, so that all opsets come up several times (``--exporter`` chooses one, or both; where one of
+them cannot export a family, the other does). Weights become 8-bit on 16 samples, and the file is held against
+the float model on 8 others. `breadth/family.py` says how weights and samples are chosen so that outputs
+depend on the input: "spread" is how much they do, the share of an output's size that differs from sample to sample.
 
 torch, torchvision, timm and transformers are needed; whatever is not installed is left out and named.
 
@@ -12,6 +13,7 @@ torch, torchvision, timm and transformers are needed; whatever is not installed 
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -28,13 +30,16 @@ from breadth import language, plain, vision
 from breadth.exporting import export, fed
 from breadth.family import Family, Network, enliven
 from breadth.outcome import LIMIT, Outcome, answers, one_line, try_model
+from breadth.texts import texts
 from check_backend import table
 
 from comq_onnx import Recipe
+from comq_onnx.run.plain import plain_array
 from comq_onnx.run.widen import widen
 
 FAMILIES = (*plain.FAMILIES, *language.FAMILIES, *vision.FAMILIES)
 RECIPE = Recipe(weights="int8", quantize_embeddings=True, target="ort", effort="fast", threads=1)
+TEXT = "ONNX text"
 OPSETS = {"script": range(11, 18), "dynamo": range(18, 24)}
 FALLBACK = {"script": 17, "dynamo": 18}
 GIVEN, SHOWN = range(16), range(100, 108)
@@ -76,10 +81,26 @@ def try_family(family: Family, place: int, exporters: Iterable[str]) -> Iterator
     except ImportError as error:
         yield Row(family.name, family.source, "", 0, 0, "left out", one_line(error))
         return
-    turn = family.exporters[place % len(family.exporters)]
-    for exporter in family.exporters:
-        if exporter in (exporters or (turn,)):
-            yield _try_export(family, network, exporter, OPSETS[exporter][place // 2 % len(OPSETS[exporter])])
+    turn = place % len(family.exporters)
+    for exporter in (*family.exporters[turn:], *family.exporters[:turn]):
+        if exporters and exporter not in exporters:
+            continue
+        opsets = OPSETS[exporter]
+        row = _try_export(family, network, exporter, opsets[place // 2 % len(opsets)])
+        yield row
+        if not exporters and row.kind != "not exported":
+            return
+
+
+def try_texts() -> Iterator[Row]:
+    """A row for each graph that is written by hand."""
+    for text in texts():
+        started = time.monotonic()
+        module = Network(None, text.sample)
+        outcome = try_model(text.model, fed(module, GIVEN), fed(module, SHOWN), (RECIPE, LIMIT))
+        spread = spread_of(text.model, module) if outcome.report else 0.0
+        family = Family(text.name, "here", lambda known=module: known)
+        yield _row(family, TEXT, text.model, outcome, (spread, time.monotonic() - started, ""))
 
 
 def _try_export(family: Family, network: Network, exporter: str, opset: int) -> Row:
@@ -101,7 +122,10 @@ def spread_of(model: onnx.ModelProto, network: Network) -> float:
     found = []
     wide = widen(model) if network.half == "bfloat16" else model
     for many in zip(*answers(wide.SerializeToString(), fed(network, SHOWN)), strict=True):
-        stacked = np.stack([np.asarray(one, np.float64).reshape(-1) for one in many])
+        arrays = [plain_array(one) for one in many]
+        if arrays[0].dtype.kind != "f":
+            continue
+        stacked = np.stack([array.astype(np.float64).reshape(-1) for array in arrays])
         size = float(np.linalg.norm(stacked))
         found.append(float(np.linalg.norm(stacked - stacked.mean(axis=0))) / size if size else 0.0)
     return min(found, default=0.0)
@@ -134,8 +158,8 @@ def _row(
 
 def rows_table(rows: Iterable[Row]) -> str:
     """One line for each export."""
-    head = ("family", "from", "exporter, opset", "nodes", "weights quantized", "of their bytes %", "file size",
-            "error %", "spread %", "outcome")  # fmt: skip
+    head = ("family", "from", "exporter, opset", "nodes", "weights quantized", "of their bytes %",
+            "file size", "error %", "spread %", "outcome")  # fmt: skip
     lines = [
         (
             row.family,
@@ -172,7 +196,9 @@ def summary(rows: list[Row]) -> str:
     opsets = Counter(row.opset for row in done)
     return "\n".join(
         (
-            f"{len(rows)} exports: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) + ".",
+            f"{len(rows)} exports: "
+            + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            + ".",
             f"{len(names)} families quantized, {len(names - bad)} of them in every export.",
             "By opset: " + ", ".join(f"{opset}: {count}" for opset, count in sorted(opsets.items())) + ".",
             f"Largest error {100 * max((row.error for row in done), default=0):.2f} %, "
@@ -185,8 +211,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="a regular expression that is found in the names of families")
-    parser.add_argument("--exporter", choices=OPSETS, action="append", help="may be repeated; in turn, where it is not given")
+    parser.add_argument(
+        "--only", default="", help="a regular expression that is found in the names of families"
+    )
+    parser.add_argument(
+        "--exporter", choices=OPSETS, action="append", help="may be repeated; in turn, where it is not given"
+    )
     parser.add_argument("--rows", type=Path, help="keep rows here, a JSON object a line, and go on from them")
     args = parser.parse_args()
     if not find_spec("torch"):
@@ -199,16 +229,17 @@ def main() -> int:
     kept = args.rows.read_text().splitlines() if args.rows and args.rows.exists() else []
     rows = [Row(**json.loads(line)) for line in kept]
     done = {row.family for row in rows}
-    for place, family in enumerate(FAMILIES):
-        if family.name in done or not re.search(args.only, family.name):
-            continue
-        for row in try_family(family, place, args.exporter or ()):
-            rows.append(row)
-            print(f"{row.family} {row.exporter} {row.opset}: {row.kind} error {row.error:.3g} spread "
-                  f"{row.spread:.2g} {row.seconds:.0f} s {row.why}", file=sys.stderr, flush=True)  # fmt: skip
-            if args.rows:
-                with args.rows.open("a") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
+    chosen = [f for f in enumerate(FAMILIES) if f[1].name not in done and re.search(args.only, f[1].name)]
+    found = [try_family(family, place, args.exporter or ()) for place, family in chosen]
+    if not args.only and not {row.family for row in rows if row.exporter == TEXT}:
+        found.append(try_texts())
+    for row in itertools.chain(*found):
+        rows.append(row)
+        print(f"{row.family} {row.exporter} {row.opset}: {row.kind} error {row.error:.3g} spread "
+              f"{row.spread:.2g} {row.seconds:.0f} s {row.why}", file=sys.stderr, flush=True)  # fmt: skip
+        if args.rows:
+            with args.rows.open("a") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
     print(f"{summary(rows)}\n\n{rows_table(rows)}\n\n{reasons_table(rows)}")
     return int(any(row.kind in ("defect", "refused", "float fails", "nothing") for row in rows))
 

@@ -67,7 +67,7 @@ def load(source: str | Path | ModelProto) -> Model:
     Raises
     ------
     ComqError
-        The file is missing, is not ONNX, is damaged, lacks its external data, or has an opset that is not known.
+        The file is missing, is not ONNX, is damaged, lacks its external data, or has an unknown opset.
     """
     if isinstance(source, ModelProto):
         return from_proto(source, None)

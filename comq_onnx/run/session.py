@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -31,6 +30,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph import io
 from comq_onnx.graph.external import is_external, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
+from comq_onnx.run.plain import plain_array
 
 # The runtime's exceptions have no common base but Exception, and which of them exist depends on its version.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -130,7 +130,8 @@ class Session:
         """Outputs by name, all of them or those asked for.
 
         Floating feeds are cast to the input's own floating type, so that one set of float32 samples serves a
-        float32 model and its float16 form. Feeds the model has no input for are left out.
+        float32 model and its float16 form. Feeds the model has no input for are left out. An output that is
+        no tensor comes as `plain_array` makes it.
         ComqError where the model cannot compute on these feeds.
         """
         names = self._names(outputs)
@@ -139,7 +140,7 @@ class Session:
         fed = self._fed(feeds)
         with self._explained(fed):
             values = self._session.run(names, fed, _run_options())
-        return dict(zip(names, cast("list[np.ndarray]", values), strict=True))
+        return dict(zip(names, map(plain_array, values), strict=True))
 
     def run_on_device(
         self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
@@ -209,25 +210,8 @@ def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None =
 def outputs_on(
     session: Session, batches: Iterable[Mapping[str, np.ndarray]], outputs: Sequence[str] | None = None
 ) -> list[dict[str, np.ndarray]]:
-    """What the model answers to each batch, in order: ``outputs_on(session, calibration.batches())``.
-
-    For comparing answers: an output that is no tensor comes as `plain_array` makes it.
-    """
-    return [{k: plain_array(v) for k, v in session.run(batch, outputs).items()} for batch in batches]
-
-
-def plain_array(value: Any) -> np.ndarray:
-    """An output as an array; the values of a sequence, a map (by its keys) or an optional in one row.
-
-    Tensors are as they are, an optional that is empty has no values.
-    """
-    if isinstance(value, np.ndarray):
-        return value
-    if isinstance(value, dict):
-        return plain_array([value[key] for key in sorted(value)])
-    parts = value if isinstance(value, list) else [] if value is None else [value]
-    rows = [np.reshape(plain_array(part) if isinstance(part, list | dict) else part, -1) for part in parts]
-    return np.concatenate(rows) if rows else np.zeros(0)
+    """What the model answers to each batch, in order: ``outputs_on(session, calibration.batches())``."""
+    return [session.run(batch, outputs) for batch in batches]
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from comq_onnx.errors import ComqError
 from comq_onnx.run import session as sessions
-from comq_onnx.run.session import SessionOptions, open_session, outputs_on, plain_array, reason
+from comq_onnx.run.session import SessionOptions, open_session, outputs_on, reason
 
 ADD = """<ir_version: 8, opset_import: ["": 17]>
 adder (float[N, 3] x, float[3] b) => (float[N, 3] y) { y = Add(x, b) }"""
@@ -170,24 +170,3 @@ def test_reasons_are_one_line_without_codes_and_source_paths():
     )
     assert reason(ValueError(raw)) == "shape is wrong"
     assert reason(ValueError("")) == "ValueError"
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ([np.ones((2, 1)), np.zeros(1)], [1, 1, 0]),
-        ([], []),
-        (None, []),
-        ([{2: 0.5, 1: 0.25}, {1: 0.75, 2: 1.0}], [0.25, 0.5, 0.75, 1.0]),
-        (["a", "b"], ["a", "b"]),
-    ],
-)
-def test_answers_that_are_no_tensors_have_their_values_in_one_row(value, expected):
-    found = plain_array(value)
-    assert found.ndim == 1
-    assert found.tolist() == expected
-
-
-def test_a_tensor_is_itself():
-    value = np.ones((2, 3))
-    assert plain_array(value) is value

@@ -11,7 +11,20 @@ from graphs import model, weight
 
 from comq_onnx import ComqError
 
-HELD = ("conv", "Conv", "gemm", "matmul", "Linear", "linear", "Embedding", "addmm", "mm", "lstm", "gru", "rnn")
+HELD = (
+    "conv",
+    "Conv",
+    "gemm",
+    "matmul",
+    "Linear",
+    "linear",
+    "Embedding",
+    "addmm",
+    "mm",
+    "lstm",
+    "gru",
+    "rnn",
+)
 PRODUCT = "g (float[2, 16] x, float[16, 8] W) => (float[2, 8] y) { y = MatMul(x, W) }"
 
 
@@ -47,7 +60,9 @@ def test_cases_with_weights_by_every_recipe(name, every_case):
 
 
 def test_some_cases(every_case):
-    few = [case for case in every_case if case.name.startswith(("test_matmul_", "test_gemm_", "test_conv_with"))]
+    few = [
+        case for case in every_case if case.name.startswith(("test_matmul_", "test_gemm_", "test_conv_with"))
+    ]
     tried = run("ort", few)
     assert [(case.name, found.why) for case, found in tried if found.kind == "defect"] == []
     assert sum(found.kind == "quantized" for _, found in tried) >= 20

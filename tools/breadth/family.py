@@ -8,6 +8,7 @@ do, as a share of their size, is told beside every error.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,10 @@ class Network:
     """``float16`` or ``bfloat16``, where the module is cast to it before export"""
     script: bool = False
     """Whether the module is compiled, to keep its loops and conditions"""
+    kept: str = ""
+    """A pattern of parameters that keep the values their own package starts them with"""
+    scaled: tuple[str, float] = ("", 1.0)
+    """A pattern of parameters whose values are multiplied by a number, and the number"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,10 @@ def enliven(network: Network, seed: int = SEED) -> None:
     module, owners = network.module, _owners(network.module)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.copy_(_random(parameter, owners.get(name)))
+            values = _random(parameter, owners.get(name))
+            pattern, factor = network.scaled
+            if not (network.kept and re.search(network.kept, name)):
+                parameter.copy_(values * factor if pattern and re.search(pattern, name) else values)
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     module.eval()
     for norm in norms:

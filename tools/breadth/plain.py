@@ -1,5 +1,6 @@
-"""Networks written here: recurrent, one- and three-dimensional, upsampling, mixed types, loops and conditions."""
+"""Networks written here: recurrent, one-dimensional, upsampling, of other types, loops and conditions."""
 
+from collections.abc import Callable
 from typing import Any
 
 from breadth.family import Family, Inputs, Network, images, sounds, vectors, words
@@ -19,7 +20,7 @@ def _unet() -> Network:
             self.up, self.join = nn.ConvTranspose2d(32, 16, 2, stride=2), step(32, 16)
             self.out = nn.Conv2d(16, 4, 1)
 
-        def forward(self, image):  # noqa: ANN001, ANN202
+        def forward(self, image):
             fine = self.down(image)
             coarse = self.up(self.middle(self.pool(fine)))
             return self.out(self.join(torch.cat([fine, coarse], 1)))
@@ -54,10 +55,12 @@ def _temporal() -> Network:
     layers: list[Any] = []
     for level in range(3):
         layers += [nn.Conv1d(8 if level == 0 else 16, 16, 3, dilation=2**level, padding="same"), nn.ReLU()]
-    return Network(nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 5)), sounds(8, 64))
+    return Network(
+        nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 5)), sounds(8, 64)
+    )
 
 
-def _recurrent(kind: str) -> Any:
+def _recurrent(kind: str) -> Callable[[], Network]:
     def make() -> Network:
         from torch import nn
 
@@ -68,7 +71,7 @@ def _recurrent(kind: str) -> Any:
                 self.inner = getattr(nn, kind)(32, 48, batch_first=True, bidirectional=True)
                 self.head = nn.Linear(96, 10)
 
-            def forward(self, ids):  # noqa: ANN001, ANN202
+            def forward(self, ids):
                 return self.head(self.inner(self.table(ids))[0])
 
         return Network(Tagger(), words(100, 12, "ids"))
@@ -83,11 +86,15 @@ def _ocr() -> Network:
         def __init__(self) -> None:
             super().__init__()
             self.see = nn.Sequential(
-                nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, (2, 1), 1), nn.BatchNorm2d(32), nn.ReLU()
+                nn.Conv2d(1, 16, 3, 2, 1),
+                nn.ReLU(),
+                nn.Conv2d(16, 32, 3, (2, 1), 1),
+                nn.BatchNorm2d(32),
+                nn.ReLU(),
             )
             self.read, self.head = nn.LSTM(32 * 4, 32, batch_first=True), nn.Linear(32, 20)
 
-        def forward(self, image):  # noqa: ANN001, ANN202
+        def forward(self, image):
             columns = self.see(image).flatten(1, 2).transpose(1, 2)
             return self.head(self.read(columns)[0])
 
@@ -104,7 +111,7 @@ def _recommender() -> Network:
             self.users, self.items = nn.Embedding(100, 16), nn.Embedding(100, 16)
             self.deep = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 1))
 
-        def forward(self, user, item):  # noqa: ANN001, ANN202
+        def forward(self, user, item):
             a, b = self.users(user), self.items(item)
             return self.deep(torch.cat([a, b], -1)).squeeze(-1) + (a * b).sum(-1)
 
@@ -117,10 +124,12 @@ def _points() -> Network:
     class Points(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.each = nn.Sequential(nn.Conv1d(3, 32, 1), nn.BatchNorm1d(32), nn.ReLU(), nn.Conv1d(32, 64, 1))
+            self.each = nn.Sequential(
+                nn.Conv1d(3, 32, 1), nn.BatchNorm1d(32), nn.ReLU(), nn.Conv1d(32, 64, 1)
+            )
             self.head = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
-        def forward(self, sound):  # noqa: ANN001, ANN202
+        def forward(self, sound):
             return self.head(self.each(sound).amax(-1))
 
     return Network(Points(), sounds(3, 64))
@@ -144,7 +153,7 @@ def _graph() -> Network:
             super().__init__()
             self.one, self.two = nn.Linear(16, 32), nn.Linear(32, 8)
 
-        def forward(self, x, edges):  # noqa: ANN001, ANN202
+        def forward(self, x, edges):
             x, source, target = x[0], edges[0, 0], edges[0, 1]
             for layer in (self.one, self.two):
                 sent = layer(x)
@@ -164,12 +173,17 @@ def _graph() -> Network:
     return Network(Graph(), sample)
 
 
-def _half(kind: str) -> Any:
+def _half(kind: str) -> Callable[[], Network]:
     def make() -> Network:
         from torch import nn
 
         net = nn.Sequential(
-            nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10)
+            nn.Conv2d(3, 16, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(2048, 10),
         )
         return Network(net, images(32), half=kind)
 
@@ -185,7 +199,7 @@ def _condition() -> Network:
 
 
 def loops() -> Any:
-    """The module with control flow: it is imported only where torch is, since classes are compiled from source."""
+    """The module with control flow, whose classes torch compiles: imported only where torch is needed."""
     from breadth import control
 
     return control

@@ -93,5 +93,7 @@ def texts() -> Iterator[Text]:
         for weight, shape in shapes.items():
             values = rng.uniform(-1, 1, shape) * math.sqrt(3 / shape[0])
             graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), weight))
-        made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8)
+        made = onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8
+        )
         yield Text(name, made, vectors(6, 16))

@@ -125,7 +125,7 @@ class _Segmentation:
                 super().__init__()
                 self.inner = inner
 
-            def forward(self, image):  # noqa: ANN001, ANN202
+            def forward(self, image):
                 return self.inner(image)["out"]
 
         return Network(Out(), images(64))
@@ -141,7 +141,11 @@ def _mixer(kind: str) -> Callable[[], Network]:
     def make() -> Network:
         from timm.models import mlp_mixer
 
-        blocks = {"MLP-Mixer": mlp_mixer.MixerBlock, "ResMLP": mlp_mixer.ResBlock, "gMLP": mlp_mixer.SpatialGatingBlock}
+        blocks = {
+            "MLP-Mixer": mlp_mixer.MixerBlock,
+            "ResMLP": mlp_mixer.ResBlock,
+            "gMLP": mlp_mixer.SpatialGatingBlock,
+        }
         affine = {"norm_layer": mlp_mixer.Affine} if kind == "ResMLP" else {}
         net = mlp_mixer.MlpMixer(
             num_classes=10, img_size=64, patch_size=16, num_blocks=3, embed_dim=96,
@@ -172,6 +176,7 @@ def _video() -> Network:
     return Network(video.VideoResNet(*parts, num_classes=10), images(32, frames=4))
 
 
+SMALL = {"img_size": 64, "embed_dim": 96, "depth": 3, "num_heads": 3}
 FAMILIES = (
     Family("AlexNet", "torchvision", _alexnet),
     Family("VGG", "torchvision", _vgg),
@@ -180,7 +185,7 @@ FAMILIES = (
     Family("DenseNet", "torchvision", _densenet),
     Family("SqueezeNet", "torchvision", _of_torchvision("squeezenet1_1")),
     Family("GoogLeNet", "torchvision", _of_torchvision("googlenet", aux_logits=False, init_weights=False)),
-    Family("Inception v3", "torchvision", _of_torchvision("inception_v3", 96, aux_logits=True, init_weights=False)),
+    Family("Inception v3", "torchvision", _of_torchvision("inception_v3", 96, init_weights=False)),
     Family("MobileNet v2", "torchvision", _of_torchvision("mobilenet_v2")),
     Family("MobileNet v3", "torchvision", _of_torchvision("mobilenet_v3_small")),
     Family("EfficientNet", "torchvision", _of_torchvision("efficientnet_b0")),
@@ -206,7 +211,7 @@ FAMILIES = (
     Family("MobileViT", "timm", _of_timm("mobilevit_xxs")),
     Family("PVT v2", "timm", _of_timm("pvt_v2_b0")),
     Family("XCiT", "timm", _of_timm("xcit_nano_12_p16_224", img_size=64, depth=3)),
-    Family("BEiT", "timm", _of_timm("beit_base_patch16_224", img_size=64, embed_dim=96, depth=3, num_heads=3)),
+    Family("BEiT", "timm", _of_timm("beit_base_patch16_224", **SMALL)),
     Family("DeiT", "timm", _of_timm("deit_tiny_distilled_patch16_224", img_size=64, depth=3)),
     Family("NFNet", "timm", _of_timm("nf_resnet26")),
     Family("EdgeNeXt", "timm", _of_timm("edgenext_xx_small")),
