@@ -4,7 +4,7 @@ Each is exported by the TorchScript exporter at one of the opsets 11 to 17 or by
 18 to 23, in turn, so that all opsets come up several times (``--exporter`` chooses one, or both; where one of
 them cannot export a family, the other does). Weights become 8-bit on 16 samples, and the file is held against
 the float model on 8 others. `breadth/family.py` says how weights and samples are chosen so that outputs
-depend on the input: "spread" is how much they do, the share of an output's size that differs from sample to sample.
+depend on the input: "spread" is how much they do, the share of an output's size that differs between samples.
 
 torch, torchvision, timm and transformers are needed; whatever is not installed is left out and named.
 
@@ -15,12 +15,13 @@ torch, torchvision, timm and transformers are needed; whatever is not installed 
 import argparse
 import itertools
 import json
+import math
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -112,9 +113,21 @@ def _try_export(family: Family, network: Network, exporter: str, opset: int) -> 
             note += f"torch does not export it at opset {version}: {one_line(error)[:150]} "
             continue
         outcome = try_model(model, fed(network, GIVEN), fed(network, SHOWN), (RECIPE, LIMIT))
+        if outcome.report and outcome.error > LIMIT:
+            outcome = _explained(outcome, model, network)
         spread = spread_of(model, network) if outcome.report else 0.0
         return _row(family, exporter, model, outcome, (spread, time.monotonic() - started, note))
     return Row(family.name, family.source, exporter, opset, 0, "not exported", note)
+
+
+def _explained(outcome: Outcome, model: onnx.ModelProto, network: Network) -> Outcome:
+    """No defect where plain rounding is further away still: then the network amplifies any noise."""
+    plainly = replace(RECIPE, solver="rtn")
+    rounded = try_model(model, fed(network, GIVEN), fed(network, SHOWN), (plainly, math.inf))
+    if rounded.kind != "quantized" or rounded.error <= outcome.error:
+        return outcome
+    why = f"any noise grows in it: rounding its weights to nearest differs by {100 * rounded.error:.2g} %"
+    return replace(outcome, kind="amplified", why=why)
 
 
 def spread_of(model: onnx.ModelProto, network: Network) -> float:

@@ -2,9 +2,10 @@
 
 Weights are uniform, as torch's own initialisation has them, with the variance that keeps values of the same
 size from layer to layer. What exporters of trained networks never meet is put right: weights that start at
-zero, layer scales of 1e-6, and running statistics of BatchNorm that have never seen a sample. Samples differ
-in what pooling keeps (colours and large shapes, pitches, words), so that outputs do as well; how much they
-do, as a share of their size, is told beside every error.
+zero, layer scales of 1e-6, and running statistics of BatchNorm that have never seen a sample. Its outputs are
+shifted by 1: random layers of BatchNorm and Relu in a row make any difference in their input larger, layer by
+layer, as no trained ones do. Samples differ in what pooling keeps (colours and large shapes, pitches, words),
+so that outputs do as well; how much they do, as a share of their size, is told beside every error.
 """
 
 import math
@@ -137,7 +138,9 @@ def _random(parameter: Any, owner: Any) -> Any:
 
     kind = type(owner).__name__
     if "Norm" in kind:
-        return 1 + uniform(0.3) if parameter is getattr(owner, "weight", None) else uniform(0.3)
+        batch = isinstance(owner, nn.modules.batchnorm._BatchNorm)
+        weight = parameter is getattr(owner, "weight", None)
+        return float(weight or batch) + uniform(0.3)
     if parameter.ndim < 2:
         # Layer scales, and slopes of PReLU, multiply; what is called a bias is added.
         scale = parameter.numel() and bool((parameter == parameter.flatten()[0]).all())

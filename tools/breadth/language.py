@@ -144,7 +144,6 @@ FAMILIES = (
     _decoder("Gemma", num_key_value_heads=1, head_dim=16),
     _decoder("Qwen3", num_key_value_heads=2, head_dim=16),
     _decoder("Phi"),
-    _decoder("Mixtral", num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2),
     _decoder("Mamba", state_size=8),
     _other("T5", "T5Model T5Config", T5, PAIR),
     _other("BART", "BartModel BartConfig", {**TWO_STACKS, "use_cache": False}, PAIR),

@@ -1,6 +1,6 @@
 """One model through load, find, quantize, verify and compare, and how that ended.
 
-Every way to end has a name, and only `DEFECT` is this program's fault: a traceback, a run that does not come
+Every way to end has a name, and only "defect" is this program's fault: a traceback, a run that does not come
 to an end, a written file that fails a check or is too far from the float model, or no answer at all.
 """
 
@@ -25,7 +25,7 @@ from comq_onnx import ComqError, Recipe, Report, check, quantize
 from comq_onnx.run.widen import widen
 
 Feed = Mapping[str, Any]
-Kind = Literal["quantized", "nothing", "refused", "float fails", "defect"]
+Kind = Literal["quantized", "amplified", "nothing", "refused", "float fails", "defect"]
 
 LIMIT = 1e-2
 """Relative distance allowed between the outputs of a float model and of its file with 8-bit weights"""
@@ -36,7 +36,7 @@ FLOATS: dict[str, Any] = {
     "tensor(float16)": np.float16,
     "tensor(bfloat16)": ml_dtypes.bfloat16,
 }
-SECONDS = 120
+SECONDS = 600
 MORE = 15
 """Shuffled copies of each input that ranges of 8-bit activations are chosen on besides"""
 _RULE = re.compile(r"\b[A-Z]{2,3}-[EWN]\d\d\b")

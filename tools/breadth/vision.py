@@ -14,12 +14,13 @@ def _of_torchvision(name: str, size: int = 64, **settings: Any) -> Callable[[], 
     return make
 
 
-def _of_timm(name: str, size: int = 64, **settings: Any) -> Callable[[], Network]:
+def _of_timm(name: str, size: int = 64, kept: str = "", **settings: Any) -> Callable[[], Network]:
     def make() -> Network:
         torchvision_models()
         import timm
 
-        return Network(timm.create_model(name, pretrained=False, num_classes=10, **settings), images(size))
+        net = timm.create_model(name, pretrained=False, num_classes=10, **settings)
+        return Network(net, images(size), kept=kept)
 
     return make
 
@@ -53,10 +54,27 @@ def _alexnet() -> Network:
 def _vgg() -> Network:
     from torch import nn
 
-    net = torchvision_models().vgg11(weights=None)
+    vgg = torchvision_models().vgg
+    plan = [16, "M", 32, "M", 64, 64, "M", 128, 128, "M"]
+    net = vgg.VGG(vgg.make_layers(plan, batch_norm=False), num_classes=10)
     net.avgpool = nn.AdaptiveAvgPool2d(1)
-    net.classifier = nn.Sequential(nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 10))
+    net.classifier = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
     return Network(net, images(32))
+
+
+def _resnet() -> Network:
+    torchvision_models()
+    from timm.models.resnet import BasicBlock, ResNet
+
+    return Network(ResNet(BasicBlock, [2, 2, 2, 2], 10, channels=(16, 32, 64, 128)), images(64))
+
+
+def _inception() -> Network:
+    from torch import nn
+
+    net = torchvision_models().inception_v3(weights=None, aux_logits=False, init_weights=False)
+    net.Mixed_7b, net.Mixed_7c, net.fc = nn.Identity(), nn.Identity(), nn.Linear(1280, 10)
+    return Network(net, images(96))
 
 
 def _densenet() -> Network:
@@ -139,19 +157,16 @@ def _resnext() -> Network:
 
 def _mixer(kind: str) -> Callable[[], Network]:
     def make() -> Network:
+        from timm.layers import GatedMlp
         from timm.models import mlp_mixer
 
-        blocks = {
-            "MLP-Mixer": mlp_mixer.MixerBlock,
-            "ResMLP": mlp_mixer.ResBlock,
-            "gMLP": mlp_mixer.SpatialGatingBlock,
+        own: dict[str, dict[str, Any]] = {
+            "MLP-Mixer": {"block_layer": mlp_mixer.MixerBlock},
+            "ResMLP": {"block_layer": mlp_mixer.ResBlock, "mlp_ratio": 4, "norm_layer": mlp_mixer.Affine},
+            "gMLP": {"block_layer": mlp_mixer.SpatialGatingBlock, "mlp_ratio": 4, "mlp_layer": GatedMlp},
         }
-        affine = {"norm_layer": mlp_mixer.Affine} if kind == "ResMLP" else {}
-        net = mlp_mixer.MlpMixer(
-            num_classes=10, img_size=64, patch_size=16, num_blocks=3, embed_dim=96,
-            mlp_ratio=4 if kind != "MLP-Mixer" else (0.5, 4.0), block_layer=blocks[kind], **affine,
-        )  # fmt: skip
-        return Network(net, images(64))
+        sizes = {"num_classes": 10, "img_size": 64, "patch_size": 16, "num_blocks": 3, "embed_dim": 96}
+        return Network(mlp_mixer.MlpMixer(**sizes, **own[kind]), images(64))
 
     return make
 
@@ -171,21 +186,25 @@ def _res2net() -> Network:
 
 
 def _video() -> Network:
+    from torch import nn
+
     video = torchvision_models().video.resnet
     parts = (video.BasicBlock, [video.Conv2Plus1D] * 4, [1, 1, 1, 1], video.R2Plus1dStem)
-    return Network(video.VideoResNet(*parts, num_classes=10), images(32, frames=4))
+    net = video.VideoResNet(*parts, num_classes=10)
+    net.layer3, net.layer4, net.fc = nn.Identity(), nn.Identity(), nn.Linear(128, 10)
+    return Network(net, images(32, frames=4))
 
 
 SMALL = {"img_size": 64, "embed_dim": 96, "depth": 3, "num_heads": 3}
 FAMILIES = (
     Family("AlexNet", "torchvision", _alexnet),
     Family("VGG", "torchvision", _vgg),
-    Family("ResNet", "torchvision", _of_torchvision("resnet18")),
+    Family("ResNet", "timm", _resnet),
     Family("ResNeXt", "torchvision", _resnext),
     Family("DenseNet", "torchvision", _densenet),
     Family("SqueezeNet", "torchvision", _of_torchvision("squeezenet1_1")),
     Family("GoogLeNet", "torchvision", _of_torchvision("googlenet", aux_logits=False, init_weights=False)),
-    Family("Inception v3", "torchvision", _of_torchvision("inception_v3", 96, init_weights=False)),
+    Family("Inception v3", "torchvision", _inception),
     Family("MobileNet v2", "torchvision", _of_torchvision("mobilenet_v2")),
     Family("MobileNet v3", "torchvision", _of_torchvision("mobilenet_v3_small")),
     Family("EfficientNet", "torchvision", _of_torchvision("efficientnet_b0")),
@@ -197,7 +216,6 @@ FAMILIES = (
     Family("Swin", "torchvision", _swin(1)),
     Family("Swin v2", "torchvision", _swin(2)),
     Family("MaxViT", "torchvision", _maxvit),
-    Family("DeepLab v3", "torchvision", _Segmentation("deeplabv3_mobilenet_v3_large")),
     Family("LR-ASPP", "torchvision", _Segmentation("lraspp_mobilenet_v3_large")),
     Family("R(2+1)D", "torchvision", _video),
     Family("GhostNet", "timm", _of_timm("ghostnet_050")),
@@ -213,7 +231,7 @@ FAMILIES = (
     Family("XCiT", "timm", _of_timm("xcit_nano_12_p16_224", img_size=64, depth=3)),
     Family("BEiT", "timm", _of_timm("beit_base_patch16_224", **SMALL)),
     Family("DeiT", "timm", _of_timm("deit_tiny_distilled_patch16_224", img_size=64, depth=3)),
-    Family("NFNet", "timm", _of_timm("nf_resnet26")),
+    Family("NFNet", "timm", _of_timm("nf_regnet_b0", kept="gain")),
     Family("EdgeNeXt", "timm", _of_timm("edgenext_xx_small")),
     Family("LeViT", "timm", _of_timm("levit_128s", 224)),
     Family("ConvMixer", "timm", _convmixer),
