@@ -1,9 +1,13 @@
 """A handful of exported families through the whole program, where torch is installed; their table."""
 
+from types import SimpleNamespace
+
+import check_families
 import numpy as np
 import pytest
 from breadth import plain, texts
 from breadth.family import Family, Network, enliven, images, sounds, vectors, words
+from breadth.outcome import Outcome
 from check_families import Row, reasons_table, rows_table, spread_of, summary, try_family, try_texts
 from graphs import model, weight
 
@@ -94,3 +98,23 @@ def test_tables():
     assert "2 exports: 1 quantized, 1 defect." in said
     assert "1 families quantized, 1 of them in every export." in said
     assert "Largest error 0.40 %, smallest spread 50 %." in said
+
+
+@pytest.mark.parametrize(
+    ("again", "rounded", "kind", "word"),
+    [
+        (0.005, 0.05, "quantized", "on 128 samples"),
+        (0.015, 0.05, "amplified", "5 %"),
+        (0.015, 0.012, "defect", ""),
+    ],
+)
+def test_a_file_that_is_too_far_away_is_looked_at_again(again, rounded, kind, word, monkeypatch):
+    def tried(model, given, shown, how):
+        error = rounded if how[0].solver == "rtn" else again
+        report = SimpleNamespace()
+        return Outcome("quantized" if error <= how[1] else "defect", "", error, report)
+
+    monkeypatch.setattr(check_families, "try_model", tried)
+    found = check_families._explained(Outcome("defect", "", 0.02), None, Network(None, vectors(4)))
+    assert found.kind == kind
+    assert word in found.why
