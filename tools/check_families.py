@@ -3,9 +3,9 @@
 Each is exported by the TorchScript exporter at one of the opsets 11 to 17 or by the dynamo exporter at one of
 18 to 23, in turn, so that all opsets come up several times (``--exporter`` chooses one, or both; where one of
 them cannot export a family, the other does). Weights become 8-bit on 16 samples (where those do not do, on
-128), and the file is held against the float model on 8 others. `breadth/family.py` says how weights and samples
-are chosen so that outputs depend on the input: "spread" is how much they do, the share of an output's size that
-differs between samples.
+128), and the file is held against the float model on 8 others. `breadth/family.py` says how weights and
+samples are chosen so that outputs depend on the input: "spread" is how much they do, the share of an output's
+size that differs between samples.
 
 torch, torchvision, timm and transformers are needed; whatever is not installed is left out and named.
 
