@@ -32,6 +32,8 @@ class Layout:
     groups: int
     rows: int
     cols: int
+    vector: bool = False
+    """Whether a MatMul multiplies a vector: its output has no axis for the vector's side"""
 
 
 @dataclass(frozen=True)

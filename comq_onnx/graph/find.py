@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -188,6 +188,7 @@ def _layer(node: gs.Node, index: int, weight: gs.Constant, in_subgraph: bool) ->
     kinds: dict[str, LayoutKind] = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Gather": "gather"}
     kind = kinds.get(node.op, "matmul_left" if node.op == "MatMul" and index == 0 else "matmul")
     geometry = _geometry(node, shape) if node.op in ("Conv", "ConvTranspose") else None
+    layout = layout_of(kind, shape, geometry.group if geometry else 1)
     other = node.inputs[1 if index == 0 else 0]
     return Layer(
         name=node.name,
@@ -195,7 +196,7 @@ def _layer(node: gs.Node, index: int, weight: gs.Constant, in_subgraph: bool) ->
         weight=weight.name,
         input=other.name,
         output=node.outputs[0].name,
-        layout=layout_of(kind, shape, geometry.group if geometry else 1),
+        layout=replace(layout, vector=node.op == "MatMul" and len(other.shape or ()) == 1),
         dtype=dtype_of(weight).name,
         geometry=geometry,
         in_subgraph=in_subgraph,

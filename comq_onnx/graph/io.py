@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, helper
+from onnx import ModelProto, defs, helper
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.external import check_external, is_external, read_external, tensors_of
@@ -35,7 +35,7 @@ __all__ = [
     "to_proto",
 ]
 
-MIN_OPSET, MAX_OPSET = 7, 25
+MIN_OPSET, MAX_OPSET = 1, defs.onnx_opset_version()
 MIN_IR = 4  # from IR 4 on an initializer need not be listed as an input
 
 
@@ -67,7 +67,7 @@ def load(source: str | Path | ModelProto) -> Model:
     Raises
     ------
     ComqError
-        The file is missing, is not ONNX, is damaged, lacks its external data, or has an opset outside 7..25.
+        The file is missing, is not ONNX, is damaged, lacks its external data, or has an unknown opset.
     """
     if isinstance(source, ModelProto):
         return from_proto(source, None)

@@ -90,7 +90,8 @@ def per_column_to_output(values: np.ndarray, layout: Layout) -> np.ndarray:
     """``(groups, cols)`` as an array that broadcasts against the node's output, or is a convolution's bias.
 
     Shapes: matmul ``[N]``, batched ``[*batch, 1, N]``, matmul_left ``[*batch, M, 1]``, conv and
-    conv_transpose ``[O]``. A gather has none: its columns are entries of a table, not output channels.
+    conv_transpose ``[O]``; where a MatMul multiplies a vector, without its axis of size 1. A gather has none:
+    its columns are entries of a table, not output channels.
     """
     shape = layout.shape
     if layout.kind == "gather":
@@ -98,7 +99,9 @@ def per_column_to_output(values: np.ndarray, layout: Layout) -> np.ndarray:
     if layout.kind == "matmul" and layout.groups == 1:
         return values.reshape(shape[-1])
     if layout.kind in ("matmul", "matmul_left"):
-        return per_column_to_weight(values, layout)
+        summed = -2 if layout.kind == "matmul" else -1
+        found = per_column_to_weight(values, layout)
+        return found.squeeze(summed) if layout.vector else found
     return values.reshape(-1)
 
 

@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import ml_dtypes
 import numpy as np
@@ -31,6 +30,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph import io
 from comq_onnx.graph.external import is_external, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
+from comq_onnx.run.plain import plain_array
 
 # The runtime's exceptions have no common base but Exception, and which of them exist depends on its version.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -130,7 +130,8 @@ class Session:
         """Outputs by name, all of them or those asked for.
 
         Floating feeds are cast to the input's own floating type, so that one set of float32 samples serves a
-        float32 model and its float16 form. Feeds the model has no input for are left out.
+        float32 model and its float16 form. Feeds the model has no input for are left out. An output that is
+        no tensor comes as `plain_array` makes it.
         ComqError where the model cannot compute on these feeds.
         """
         names = self._names(outputs)
@@ -139,7 +140,7 @@ class Session:
         fed = self._fed(feeds)
         with self._explained(fed):
             values = self._session.run(names, fed, _run_options())
-        return dict(zip(names, cast("list[np.ndarray]", values), strict=True))
+        return dict(zip(names, map(plain_array, values), strict=True))
 
     def run_on_device(
         self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None

@@ -149,7 +149,10 @@ class HalfSum:
         A batch that cannot be cut goes to the half of its first sample.
         """
         cut, first, entries = self._cut - taken.first, taken.first, taken.entries
-        if 0 < cut < entries and not self.tap.batch and values.ndim and len(values) == entries:
+        # The axis that is summed over is none of samples.
+        summed = {"dense": 1, "left": 2}.get(self.tap.kind, 0)
+        apart = not self.tap.batch and values.ndim > summed and len(values) == entries
+        if 0 < cut < entries and apart:
             return (slice(cut, None), first + cut) if self._half else (slice(cut), first)
         mine = int(HALVES * first >= self._sampling.samples) == self._half
         return (slice(None) if mine else None), first

@@ -23,6 +23,9 @@ from comq_onnx.targets.findings import Finding
 from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
 from comq_onnx.targets.target import PLAIN, Written
 
+OLDEST_OPSET = 7
+"""Runtimes have no kernels for what operators were before, with broadcasting by attributes."""
+
 
 @dataclass(frozen=True)
 class FakeQuant:
@@ -43,7 +46,7 @@ class FakeQuant:
         return False
 
     def required_opset(self, model: Model, recipe: Recipe) -> int:
-        """That of the model. ComqError where `recipe` asks for more than float32 weights."""
+        """That of the model, 7 at least. ComqError where `recipe` asks for more than float32 weights."""
         self.half(recipe)
         if recipe.activations in ("int8", "dynamic"):
             raise ComqError(
@@ -51,7 +54,7 @@ class FakeQuant:
                 where=f"--activations {recipe.activations}",
                 fix="leave it out",
             )
-        return model.opset
+        return max(OLDEST_OPSET, model.opset)
 
     def activations(self, recipe: Recipe, given: bool) -> ActivationRules | None:
         """None: they stay float."""

@@ -6,7 +6,7 @@ ViT are no faster, and further from float.
 """
 
 from comq_onnx.records import ActivationKind
-from comq_onnx.targets.patterns import COMPUTERS, MOVERS
+from comq_onnx.targets.patterns import COMPUTERS, MATRIX_ADDED, MOVERS, adds_matrix
 from comq_onnx.targets.placement import ActivationRules, Site
 from comq_onnx.targets.qdq import QdqTarget
 from comq_onnx.targets.rules import onnxruntime
@@ -19,6 +19,8 @@ def refuses(site: Site) -> str:
         return f"no 8-bit kernel for {layer.dtype} activations"
     if layer.op == "ConvTranspose":
         return "" if site.size_first else "8-bit ConvTranspose is slower than float"
+    if adds_matrix(site.node, layer.layout.cols) and not site.size_first:
+        return MATRIX_ADDED
     if site.pooled and not site.size_first:
         return "it computes one position: nothing to gain"
     return ""

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from comq_onnx.graph.edit import as_vector
+from comq_onnx.graph.edit import BIAS_INPUT, as_vector
 from comq_onnx.graph.slots import attribute, is_standard
 from comq_onnx.graph.tensors import Tensor, values_of
 from comq_onnx.records import Layer
@@ -17,6 +17,7 @@ COMPUTERS = frozenset(("Add", "AveragePool", "GlobalAveragePool"))
 """Operators that runtimes compute in 8 bits, with a grid of its own for each tensor."""
 OF_ONE_POSITION = ("Conv", "Relu", "Clip", "HardSwish", "PRelu", "Sigmoid", "HardSigmoid")
 """Operators between the convolutions of a squeeze-and-excite branch."""
+MATRIX_ADDED = "onnxruntime does not fuse a Gemm that adds a matrix"
 MAX_CLIP_INPUTS = 3
 MOST_DEPTHWISE = 3
 """Channels that a group of a depthwise convolution makes, at most."""
@@ -68,6 +69,13 @@ def cannot(layer: Layer) -> str:
     if layer.layout.kind == "conv_transpose" and layer.layout.groups > 1:
         return "no axis of the weight holds one channel for each scale"
     return f"{layer.dtype} activations" if layer.dtype in ("float64", "bfloat16") else ""
+
+
+def adds_matrix(node: gs.Node, columns: int) -> bool:
+    """Whether a node is a Gemm that adds anything but a constant vector of its columns, or a scalar."""
+    if node.op != "Gemm" or len(node.inputs) <= BIAS_INPUT or node.inputs[BIAS_INPUT].is_empty():
+        return False
+    return as_vector(node.inputs[BIAS_INPUT], columns) is None
 
 
 def is_product(node: gs.Node) -> bool:

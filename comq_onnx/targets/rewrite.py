@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comq_onnx.graph.edit import (
-    BIAS_INPUT,
     add_position_bias,
-    as_vector,
     flatten_addend,
     fold_bias,
     insert_after,
@@ -36,6 +34,7 @@ from comq_onnx.targets.forms import (
 )
 from comq_onnx.targets.lookup import byte_rows, packed_rows
 from comq_onnx.targets.nbits import matmul_nbits, nbits_block
+from comq_onnx.targets.patterns import MATRIX_ADDED, adds_matrix
 from comq_onnx.targets.placement import Stored
 from comq_onnx.targets.ranks import tensor_ranks
 from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, Written
@@ -256,11 +255,7 @@ def unfused(draft: Draft, layer: Layer) -> str:
     Unfused, it is recomputed on every call. A Gemm is fused only where C is a vector.
     """
     node, _ = node_of(draft.model, layer)
-    if layer.op != "Gemm":
-        return ""
-    addend = node.inputs[BIAS_INPUT] if len(node.inputs) > BIAS_INPUT else None
-    vector = addend is None or addend.is_empty() or as_vector(addend, layer.layout.cols) is not None
-    return "" if vector else "onnxruntime does not fuse a Gemm that adds a matrix"
+    return MATRIX_ADDED if adds_matrix(node, layer.layout.cols) else ""
 
 
 def asks_rank(layer: Layer) -> bool:

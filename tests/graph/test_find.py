@@ -66,6 +66,20 @@ def test_kinds(body, weight, kind, groups, rows, cols):
     assert (layer.geometry is None) == (not kind.startswith("conv"))
 
 
+@pytest.mark.parametrize(
+    ("text", "shape", "vector"),
+    [
+        ("y = MatMul(x, w)", "[4]", True),
+        ("y = MatMul(w, x)", "[4]", True),
+        ("y = MatMul(x, w)", "[1, 4]", False),
+        ("y = MatMul(x, w)", "", False),
+    ],
+)
+def test_a_vector_is_told_from_a_matrix(text, shape, vector):
+    proto = model(text, f"float{shape} x", "float y", w=rand(4, 4))
+    assert find(proto)[0][0].layout.vector == vector
+
+
 def test_geometry_is_that_of_the_node():
     attrs = 'strides = [2, 1], dilations = [1, 2], pads = [0, 1, 2, 3], group = 2, auto_pad = "NOTSET"'
     proto = model(

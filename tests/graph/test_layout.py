@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -61,6 +63,17 @@ def test_smallest_broadcast_shapes():
     assert shape_of("matmul", (3, 6, 4)) == (3, 1, 4)
     assert shape_of("matmul_left", (4, 6)) == (4, 1)
     assert shape_of("gather", (7, 5)) == (7, 1)
+
+
+@pytest.mark.parametrize("kind", ["matmul", "matmul_left"])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_what_is_added_to_the_product_with_a_vector_has_its_shape(kind, batch):
+    wide = np.ones((*batch, 6, 4) if kind == "matmul" else (*batch, 4, 6))
+    product = np.ones(6) @ wide if kind == "matmul" else wide @ np.ones(6)
+    layout = replace(layout_of(kind, wide.shape), vector=True)
+    values = np.arange(layout.groups * 4.0).reshape(layout.groups, 4)
+    added = product + per_column_to_output(values, layout)
+    np.testing.assert_array_equal(added, product + values.reshape(product.shape))
 
 
 @pytest.mark.parametrize(("kind", "shape", "group"), [case for case in CASES if case[0] != "gather"])
