@@ -14,6 +14,7 @@ the runtime itself would go on with the CPU and say nothing.
 
 import contextlib
 import io as text
+import math
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,12 +26,14 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph import io
-from comq_onnx.graph.external import is_external, tensors_of
+from comq_onnx.graph.external import check_external, external_file, is_external, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
+from comq_onnx.graph.tensors import stored_bytes
 
 # The runtime's exceptions have no common base but Exception, and which of them exist depends on its version.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -40,6 +43,11 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 IN_MEMORY_LIMIT = 1 << 30
 """Bytes of tensors above which a proto is opened from a temporary file (protobuf stops at 2 GB)."""
+MAPPED_TYPES = frozenset(
+    (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)
+    + (TensorProto.INT32, TensorProto.INT64)
+)
+"""Element types of external tensors that NumPy and the runtime both know"""
 SILENT = 4
 CUDA = "CUDAExecutionProvider"
 BIAS_OPTIMIZER = "WeightBiasQuantization"
@@ -118,8 +126,15 @@ class DeviceTensor:
 class Session:
     """A loaded model. Made by `open_session`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, where: str, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        where: str,
+        device: str = "cpu",
+        mapped: Sequence[onnxruntime.OrtValue] = (),
+    ) -> None:
         self._session, self._where = session, where
+        self._mapped = mapped  # the runtime reads them where they are
         self._device = _parsed(device)
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
@@ -195,15 +210,39 @@ def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None =
             raise ComqError("the file does not exist", where=str(model), fix="check the path")
         return _load(str(model), chosen, model.name)
     name = model.graph.name or "model"
-    external = any(is_external(tensor) for tensor in tensors_of(model.graph))
-    if not external and bytes_to_write(model.graph) < IN_MEMORY_LIMIT:
-        return _load(model.SerializeToString() + _ir_field(model), chosen, name)
+    external = [tensor for tensor in tensors_of(model.graph) if is_external(tensor)]
+    inside = bytes_to_write(model.graph) - sum(map(stored_bytes, external))
+    if inside < IN_MEMORY_LIMIT and (mapped := _mapped(model, external, chosen)) is not None:
+        return _load(model.SerializeToString() + _ir_field(model), chosen, name, mapped)
     with tempfile.TemporaryDirectory(prefix="comq-") as folder:
         path = Path(folder) / "model.onnx"
         io.save(model, path)
         with path.open("ab") as file:
             file.write(_ir_field(model))
         return _load(str(path), chosen, name)
+
+
+def _mapped(
+    model: onnx.ModelProto, external: Sequence[TensorProto], options: SessionOptions
+) -> dict[str, onnxruntime.OrtValue] | None:
+    """External initializers by name, mapped into memory from their files: pages that can be taken back.
+
+    None where the runtime cannot be given all of them so.
+    """
+    named = {tensor.name: tensor for tensor in model.graph.initializer if is_external(tensor)}
+    plain = all(tensor.data_type in MAPPED_TYPES and math.prod(tensor.dims) for tensor in external)
+    if len(named) < len(external) or not plain or (external and options.device != "cpu"):
+        return None
+    found = {}
+    for name, tensor in named.items():
+        path, offset, _ = external_file(tensor, None)
+        check_external(tensor, None, stored_bytes(tensor))
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        if offset % dtype.itemsize:
+            return None
+        values = np.memmap(path, dtype, "r", offset, tuple(tensor.dims))
+        found[name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+    return found
 
 
 def outputs_on(
@@ -226,13 +265,21 @@ def reason(error: BaseException) -> str:
     return lines[0].rstrip(". ") if lines else type(error).__name__
 
 
-def _load(model: str | bytes, options: SessionOptions, where: str) -> Session:
+def _load(
+    model: str | bytes,
+    options: SessionOptions,
+    where: str,
+    mapped: Mapping[str, onnxruntime.OrtValue] | None = None,
+) -> Session:
     kind, _ = _parsed(options.device)
     missing = _preloaded(options.device) if kind == "cuda" else ""
     providers = _providers(options.device)
+    values, ort_options = mapped or {}, _ort_options(options)
+    if values:
+        ort_options.add_external_initializers(list(values), list(values.values()))
     try:
         session = onnxruntime.InferenceSession(
-            model, _ort_options(options), providers=providers, disabled_optimizers=_left_out(options)
+            model, ort_options, providers=providers, disabled_optimizers=_left_out(options)
         )
     except RUNTIME_ERRORS as error:
         raise ComqError(f"onnxruntime does not load the model: {reason(error)}", where=where) from error
@@ -243,7 +290,7 @@ def _load(model: str | bytes, options: SessionOptions, where: str) -> Session:
             where=options.device,
             fix='update the driver, pip install "onnxruntime-gpu[cuda,cudnn]", or choose the device cpu',
         )
-    return Session(session, where, options.device)
+    return Session(session, where, options.device, tuple(values.values()))
 
 
 def _parsed(device: str) -> tuple[str, int]:

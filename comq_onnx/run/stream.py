@@ -3,6 +3,7 @@
 What no quantized layer has touched is run and kept once for both.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -10,8 +11,9 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from comq_onnx.errors import ComqError, NotPairedError
-from comq_onnx.graph.cut import Segment, cut, reads_of
+from comq_onnx.graph.cut import Segment, cut, every_node, reads_of
 from comq_onnx.graph.layout import from_rows, per_column_to_output
+from comq_onnx.graph.tensors import Stored
 from comq_onnx.grid import dequantize
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
@@ -47,6 +49,8 @@ class Stream:
         Tensors where segments end besides, see `graph.cut.cut`.
     held
         By layer, tensors kept until that layer is solved.
+    paired
+        Whether there is a quantized network; without, the float one is run alone, and layers never differ.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class Stream:
         limit: int,
         stops: Sequence[str] = (),
         held: Mapping[str, Sequence[str]] | None = None,
+        paired: bool = True,
     ) -> None:
-        self._model, self._options = model, options
+        self._model, self._options, self._paired = model, options, paired
         self._layers = {layer.name: layer for layer in layers}
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._replaced: dict[str, TensorProto] = {}
         self._solutions: dict[str, Solution] = {}
+        self._shelf: Mapping[str, Solution] = {}
+        self._shelved: set[str] = set()
         self.store = Store(limit)
         self.segments = cut(model.graph, layers, stops, held)
         self.entries: list[int] = []
@@ -85,9 +91,13 @@ class Stream:
 
     def quantize(self, name: str, solution: Solution) -> None:
         """From now on the quantized network computes this layer with its codes, scales and bias."""
-        layer = self._layers[name]
-        self._replaced[layer.weight] = numpy_helper.from_array(float_weight(solution, layer), layer.weight)
         self._solutions[name] = solution
+
+    def shelve(self, name: str, shelf: Mapping[str, Solution]) -> None:
+        """From now on look a layer's solution up in `shelf`, by its name, instead of holding it."""
+        self._solutions.pop(name, None)
+        self._shelf = shelf
+        self._shelved.add(name)
 
     def run(
         self,
@@ -99,9 +109,10 @@ class Stream:
 
         `extra` names tensors to keep besides; who asks for them drops them. `on_batch` is called after each.
         """
-        networks = (BOTH,) if segment.shared else (FLOAT, QUANTIZED)
+        shared = segment.shared or not self._paired
+        networks = (BOTH,) if shared else (FLOAT, QUANTIZED)
         keeps = list(dict.fromkeys((*segment.keeps, *extra)))
-        self._kind |= dict.fromkeys(keeps, BOTH if segment.shared else FLOAT)
+        self._kind |= dict.fromkeys(keeps, BOTH if shared else FLOAT)
         if segment.nodes and keeps:
             sessions = {network: self._session(segment, keeps, network) for network in networks}
             for batch in range(self.batches):
@@ -183,8 +194,8 @@ class Stream:
         """
         layer = self._layers[name]
         node = next(node for node in self._model.graph.node if node.name == name)
-        weight = numpy_helper.to_array(self._constants[layer.weight])
-        error = weight - numpy_helper.to_array(self._replaced[layer.weight])
+        weight = Stored(self._constants[layer.weight]).load()
+        error = weight - float_weight(self._held(name), layer)
         moved = linear(node, layer, weight, gap, self._model, self._options)
         return moved + linear(node, layer, error, quantized, self._model, self._options)
 
@@ -220,10 +231,11 @@ class Stream:
 
     def _session(self, segment: Segment, outputs: Sequence[str], network: str) -> Session:
         nodes: list[NodeProto] = list(segment.nodes)
-        constants = self._constants
+        constants: Mapping[str, TensorProto] = self._constants
         if network == QUANTIZED:
-            nodes, added = self._quantized(nodes)
-            constants = {**constants, **self._replaced, **added}
+            replaced = self._replaced(nodes)
+            nodes, added = self._quantized(nodes, replaced)
+            constants = ChainMap(added, replaced, self._constants)
         graph = GraphProto(name=self._model.graph.name or "segment")
         graph.node.extend(nodes)
         graph.input.extend(self._info(name) for name in segment.reads)
@@ -242,7 +254,29 @@ class Stream:
         dtype, shape = self._types[name]
         return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
 
-    def _quantized(self, nodes: Iterable[NodeProto]) -> tuple[list[NodeProto], dict[str, TensorProto]]:
+    def _solution(self, name: str) -> Solution | None:
+        """Of a layer, None where it is not quantized."""
+        return self._shelf[name] if name in self._shelved else self._solutions.get(name)
+
+    def _held(self, name: str) -> Solution:
+        found = self._solution(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def _replaced(self, nodes: Iterable[NodeProto]) -> dict[str, TensorProto]:
+        """What the codes of the quantized layers among `nodes`, or in their bodies, stand for, by weight."""
+        found = {}
+        for node in every_node(nodes):
+            layer = self._layers.get(node.name)
+            solution = self._solution(node.name) if layer else None
+            if layer and solution:
+                found[layer.weight] = numpy_helper.from_array(float_weight(solution, layer), layer.weight)
+        return found
+
+    def _quantized(
+        self, nodes: Iterable[NodeProto], replaced: dict[str, TensorProto]
+    ) -> tuple[list[NodeProto], dict[str, TensorProto]]:
         """The nodes as the quantized network has them, and the constants that takes.
 
         Weights keep their names, so that only compensating biases and subgraphs need new nodes.
@@ -250,7 +284,7 @@ class Stream:
         result: list[NodeProto] = []
         added: dict[str, TensorProto] = {}
         for node in nodes:
-            solution = self._solutions.get(node.name)
+            solution = self._solution(node.name)
             if solution is not None and solution.bias is not None:
                 layer, bare, name = self._layers[node.name], NodeProto(), node.output[0]
                 bare.CopyFrom(node)
@@ -261,7 +295,7 @@ class Stream:
                 added[name + "/bias"] = numpy_helper.from_array(bias, name + "/bias")
                 result += [bare, helper.make_node("Add", [bare.output[0], name + "/bias"], [name])]
             elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-                result.append(_with_constants(node, self._replaced))
+                result.append(_with_constants(node, replaced))
             else:
                 result.append(node)
         return result, added

@@ -106,6 +106,8 @@ def _write(model: Model, layer: Layer, solution: Solution, taken: set[str]) -> W
     bias = fold_bias(model, layer, solution.bias, taken)
     values = dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid)
     tensor = float_tensor(layer.weight, from_rows(values, layer.layout), layer.dtype)
+    if model.outside is not None:
+        model.outside.take(tensor._values.tensor)
     more = add_position_bias(model, layer, solution.position_bias, taken)
     replace_weight(model, layer, [], tensor)
     return Written(layer.name, PLAIN, bytes_of(tensor), bias, bias_bytes=more)
