@@ -219,7 +219,7 @@ def run(model: Path, output: Path, data: Any, how: tuple[Recipe, Path | None], q
 
 def show_plan(model: Path, data: Any, recipe: Recipe) -> None:
     """The layers, the size of the file, and what a run would take; without running the model."""
-    from comq_onnx.evaluate.report import model_bytes
+    from comq_onnx.evaluate.room import model_bytes
     from comq_onnx.evaluate.table import print_plan
     from comq_onnx.planning import plan as plan_of
     from comq_onnx.targets.size import file_bytes

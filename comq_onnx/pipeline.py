@@ -15,10 +15,11 @@ from comq_onnx.dropping import settle_drop
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.command import command_line, versions
 from comq_onnx.evaluate.remarks import remarks
-from comq_onnx.evaluate.report import Report, model_bytes
+from comq_onnx.evaluate.report import Report
+from comq_onnx.evaluate.room import model_bytes
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.fields import RecipeFields
-from comq_onnx.graph.cut import refusal
+from comq_onnx.graph.cut import cut, refusal, uncuttable
 from comq_onnx.graph.io import check_output, load, move_into_place, save
 from comq_onnx.interrupt import held_back, temporary_folder
 from comq_onnx.keywords import settled
@@ -30,6 +31,7 @@ from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.run.data import Calibration
 from comq_onnx.sensitivity import settle
 from comq_onnx.sequential import march
+from comq_onnx.shelf import Shelf
 from comq_onnx.targets import TARGETS
 from comq_onnx.twins import choose_twins
 from comq_onnx.version import __version__
@@ -129,20 +131,30 @@ def solve_model(
 ) -> Solved:
     """Solve every layer: one after the other on the quantized network's inputs, or all on the float one's."""
     inputs, why = inputs_for(opened, recipe)
+    outside = opened.plan.outside
+    shelf = Shelf(outside, journal) if outside else None
     if inputs == "quantized":
         try:
-            solved = march(opened, recipe, progress, journal=journal)
+            solved = march(opened, recipe, progress, journal=journal, shelf=shelf)
         except NotPairedError as error:
             if recipe.inputs == "quantized":
                 raise
             inputs, why = "float", (PARALLEL + error.what,)
             _check_inputs(inputs, why, recipe)
-            if journal:
-                journal.clear()
-    if inputs == "float":
+            shelf = Shelf(outside, journal) if outside else None
+            for begun in filter(None, (journal, shelf and shelf.journal)):
+                begun.clear()
+    if inputs == "float" and shelf and not one_network_refusal(opened):
+        solved = march(opened, recipe, progress, shelf=shelf, paired=False)
+    elif inputs == "float":
         solved = solve_all(survey(opened, recipe, progress), recipe, progress, journal)
     taken = journal.note(len(opened.plan.layers)) if journal else ()
     return replace(solved, notes=(*why, *taken, *solved.notes))
+
+
+def one_network_refusal(opened: Opened) -> str:
+    """Why the float network cannot be run segment by segment, as a clause; empty where it can."""
+    return uncuttable(cut(opened.plan.prepared.graph, opened.plan.layers))
 
 
 def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
@@ -194,7 +206,7 @@ def put_in_place(
     """Write beside `path`, verify, and only then move there; the files that are there now."""
     with temporary_folder(".comq-", path.parent) as scratch:
         draft = scratch / path.name
-        written = save(outcome.model, draft)
+        written = save(outcome.model, draft, apart=opened.plan.outside is not None)
         progress("verify", 0, 1)
         checks = verify_written(draft, opened, outcome, recipe)
         progress("verify", 1, 1)

@@ -132,15 +132,6 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def model_bytes(model: onnx.ModelProto | Path) -> int:
-    """Bytes a model takes on disk, its external data included."""
-    if isinstance(model, onnx.ModelProto):
-        return model.ByteSize()
-    tensors = onnx.load(model, load_external_data=False).graph.initializer
-    places = {e.value for t in tensors for e in t.external_data if e.key == "location"}
-    return model.stat().st_size + sum((model.parent / place).stat().st_size for place in places)
-
-
 def sqnr(signal: float, error: float) -> float | None:
     """``10 log10(signal / error)`` of squared norms, in dB; None without a signal."""
     if signal <= 0:

@@ -9,10 +9,13 @@ import numpy as np
 import onnx
 
 from comq_onnx.evaluate.agreement import Outputs
+from comq_onnx.evaluate.room import Room
 from comq_onnx.run.session import SessionOptions, open_session, outputs_on
 
 ONE_MESSAGE = 1_900_000_000
 """Bytes above which onnxruntime cannot write its optimised graph as one message."""
+TOLD = 6
+"""Times the bytes of a file that it takes to have its optimised graph beside the session"""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Ran:
     deployed: Outputs
     """With the settings that onnxruntime has by default"""
     optimized: onnx.ModelProto | None
-    """The graph that was deployed; None where it is too large to be told"""
+    """The graph that was deployed; None where that would take too much memory"""
 
 
 def run(
@@ -34,12 +37,18 @@ def run(
     path: Path,
     batches: Sequence[Mapping[str, np.ndarray]],
     float_bias: bool,
+    room: Room,
 ) -> Ran:
     """Run `source`, a form of the file at `path`, at each setting. ComqError where it does not run.
 
-    With `float_bias`, biases compute as they are written: it is for files made for another runtime.
+    With `float_bias`, biases compute as they are written: it is for files made for another runtime. Where
+    there is no `room` for the whole, it is run part by part, and the optimised graph is not told.
     """
     options = SessionOptions(float_bias=float_bias)
+    if not room.holds(bytes_at(path), TOLD):
+        exact, deployed = (room.outputs(source, batches, replace(options, exact=e)) for e in (True, False))
+        plain = room.outputs(source, batches, SessionOptions(optimize=False))
+        return Ran(plain, exact, deployed, None)
     with tempfile.TemporaryDirectory(prefix="comq-") as folder:
         into = Path(folder) / "optimized.onnx" if bytes_at(path) < ONE_MESSAGE else None
         session = open_session(source, replace(options, exact=False, optimized_path=into))

@@ -89,10 +89,11 @@ def refusal(graph: GraphProto, layers: Sequence[Layer]) -> str:
     nodes that no layer depends on, or sequences that begin and end within a segment.
     """
     off = {tensor.name for tensor in graph.initializer if _is_false(tensor)}
-    for segment in cut(graph, layers):
+    segments = cut(graph, layers)
+    if why := uncuttable(segments):
+        return why
+    for segment in segments:
         for node in segment.nodes:
-            if node.op_type in NOT_TENSORS and not set(segment.keeps).isdisjoint(node.output):
-                return f"'{node.name}' ({node.op_type}) makes something other than a tensor"
             inner = (n for body in _bodies(node) for n in every_node(body.node))
             for each in () if segment.shared else (node, *inner):
                 name = f"'{each.name}' ({each.op_type})"
@@ -101,6 +102,15 @@ def refusal(graph: GraphProto, layers: Sequence[Layer]) -> str:
                     return f"{name} makes other numbers on every run"
                 if each.op_type in SELECTIONS:
                     return f"{name} selects by value, which the two networks may do differently"
+    return ""
+
+
+def uncuttable(segments: Sequence[Segment]) -> str:
+    """Why not even one network can be run in these segments, as a clause; empty where nothing is known."""
+    for segment in segments:
+        for node in segment.nodes:
+            if node.op_type in NOT_TENSORS and not set(segment.keeps).isdisjoint(node.output):
+                return f"'{node.name}' ({node.op_type}) makes something other than a tensor"
     return ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.graph.cut import Segment, cut, every_node, reads_of
@@ -18,6 +18,7 @@ from comq_onnx.grid import dequantize
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
+from comq_onnx.run.parts import cut_out
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.store import Store
 from comq_onnx.run.widen import widened
@@ -92,6 +93,7 @@ class Stream:
     def quantize(self, name: str, solution: Solution) -> None:
         """From now on the quantized network computes this layer with its codes, scales and bias."""
         self._solutions[name] = solution
+        self._shelved.discard(name)
 
     def shelve(self, name: str, shelf: Mapping[str, Solution]) -> None:
         """From now on look a layer's solution up in `shelf`, by its name, instead of holding it."""
@@ -236,14 +238,8 @@ class Stream:
             replaced = self._replaced(nodes)
             nodes, added = self._quantized(nodes, replaced)
             constants = ChainMap(added, replaced, self._constants)
-        graph = GraphProto(name=self._model.graph.name or "segment")
-        graph.node.extend(nodes)
-        graph.input.extend(self._info(name) for name in segment.reads)
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        mentioned = dict.fromkeys(name for node in nodes for name in sorted(reads_of(node)))
-        graph.initializer.extend(constants[name] for name in mentioned if name in constants)
-        model = ModelProto(ir_version=self._model.ir_version, graph=graph)
-        model.opset_import.extend(self._model.opset_import)
+        infos = {name: self._info(name) for name in segment.reads}
+        model = cut_out(self._model, nodes, (segment.reads, outputs), constants, infos)
         session = open_session(model, self._options)
         for spec in session.outputs:
             if spec.dtype == object:
