@@ -17,6 +17,7 @@ from comq_onnx.evaluate.command import command_line, versions
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report
 from comq_onnx.evaluate.room import model_bytes
+from comq_onnx.evaluate.table import binary
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.fields import RecipeFields
 from comq_onnx.graph.cut import cut, refusal, uncuttable
@@ -32,6 +33,7 @@ from comq_onnx.run.data import Calibration
 from comq_onnx.sensitivity import settle
 from comq_onnx.sequential import march
 from comq_onnx.shelf import Shelf
+from comq_onnx.stats.memory import peak_resident
 from comq_onnx.targets import TARGETS
 from comq_onnx.twins import choose_twins
 from comq_onnx.version import __version__
@@ -141,10 +143,11 @@ def solve_model(
                 raise
             inputs, why = "float", (PARALLEL + error.what,)
             _check_inputs(inputs, why, recipe)
+            for begun in (journal, shelf.journal if shelf is not None else None):
+                if begun:
+                    begun.clear()
             shelf = Shelf(outside, journal) if outside else None
-            for begun in filter(None, (journal, shelf and shelf.journal)):
-                begun.clear()
-    if inputs == "float" and shelf and not one_network_refusal(opened):
+    if inputs == "float" and shelf is not None and not one_network_refusal(opened):
         solved = march(opened, recipe, progress, shelf=shelf, paired=False)
     elif inputs == "float":
         solved = solve_all(survey(opened, recipe, progress), recipe, progress, journal)
@@ -241,6 +244,18 @@ def machine_notes(model: onnx.ModelProto, recipe: Recipe) -> tuple[str, ...]:
     return tuple(f"rule {rule} speaks of {count} layers: {fix}." for (rule, fix), count in counts.items())
 
 
+def memory_notes(opened: Opened, recipe: Recipe) -> tuple[str, ...]:
+    """What the process held at most, where weights stay in their files."""
+    peak = peak_resident()
+    if opened.plan.outside is None or not peak:
+        return ()
+    bound = f" (--memory {binary(recipe.memory_gib * 2**30)})" if recipe.memory_gib else ""
+    return (
+        f"weights stayed in their files; the process held {binary(peak)} at most{bound}, what is mapped from "
+        "files counted.",
+    )
+
+
 def fed_shapes(calibration: Calibration) -> dict[str, list[tuple[int, ...]]]:
     """Shapes of each input's batches."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
@@ -278,6 +293,7 @@ def make_report(
             *outcome.notes,
             *machine_notes(outcome.model, recipe),
             *TARGETS[recipe.target].advice(str(files[0]), outcome.model, fed_shapes(calibration)),
+            *memory_notes(opened, recipe),
             *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
         ),
         seconds=seconds,

@@ -14,7 +14,7 @@ from onnx import ModelProto
 from comq_onnx.allocate.modcap import differing, modcap
 from comq_onnx.backends.engine import open_engine
 from comq_onnx.compensation import BlockBiases, PositionBiases
-from comq_onnx.evaluate.estimate import Steps, steps_of
+from comq_onnx.evaluate.estimate import Steps, steps_of, store_limit
 from comq_onnx.graph.adjacent import Pair, adjacent
 from comq_onnx.graph.cut import Segment, streamed
 from comq_onnx.graph.io import load, to_proto
@@ -55,7 +55,7 @@ def march(
     Without `paired`, layers are solved on the float network's inputs, and that network alone is run: as
     `parallel` does, but with one segment's weights and statistics in memory at a time.
     """
-    kept = Kept(shelf.journal if shelf else journal, shelf)
+    kept = Kept(journal if shelf is None else shelf.journal, shelf)
     return March(opened, recipe, progress, Mode(correct, paired), kept).run()
 
 
@@ -101,6 +101,8 @@ class March:
         held = {b: [self._named[p.first].input for p in pairs] for b, pairs in self._pairs.items()}
         limit, stops = self._limit // 2, self._blocks.stops
         layers, paired = opened.plan.layers, mode.paired
+        if kept.shelf is not None:
+            limit = store_limit(opened.plan.prepared, layers, self._calibration, recipe, paired)
         self._stream = Stream(wide, layers, self._calibration, options, limit, stops, held, paired)
         self._positions = PositionBiases(self._stream, bool(self._mask), fixed_shapes(wide))
         self._held: dict[str, Solution] = {}
@@ -150,7 +152,7 @@ class March:
                 self._join(segment, masks)
             self._stream.free(segment.frees)
         self._meter.finish()
-        ordered = self._shelf or {layer.name: self._held[layer.name] for layer in layers}
+        ordered = {layer.name: self._held[layer.name] for layer in layers} if self._shelf is None else self._shelf
         notes = notes_on(layers, self._seen, self._mask, self._calibration)
         said = {"position": self._positions.notes, "block": self._blocks.notes}
         notes = (*notes, *said.get(self._recipe.bias, tuple)(), *self._joint)

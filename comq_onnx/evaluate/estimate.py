@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import onnx
 
+from comq_onnx.backends.engine import cpu_engine
+from comq_onnx.evaluate.footprint import WARM, workspace
 from comq_onnx.evaluate.live import lived, passes_of, summed_at_once, sums_bytes, tensor_bytes
+from comq_onnx.evaluate.room import TIMES
 from comq_onnx.evaluate.speed import Speed
 from comq_onnx.evaluate.work import (
     CALL,
@@ -20,15 +23,18 @@ from comq_onnx.evaluate.work import (
     summing,
 )
 from comq_onnx.graph.cut import Segment, cut
+from comq_onnx.graph.external import is_external
+from comq_onnx.graph.outside import Nowhere
 from comq_onnx.graph.residual import residual_adds
 from comq_onnx.graph.shapes import known_shapes
+from comq_onnx.graph.tensors import stored_bytes
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer
 from comq_onnx.run.data import Batch, Calibration
 from comq_onnx.run.tapped import graph_inputs, needed_nodes
 from comq_onnx.run.widen import widen
-from comq_onnx.stats.memory import memory_limit
+from comq_onnx.stats.memory import memory_limit, resident
 from comq_onnx.stats.tap_sum import HALVES
 from comq_onnx.stats.taps import Sampling, Tap, taps_of
 
@@ -70,6 +76,9 @@ class Estimate:
     rows: Mapping[str, int]
     """Calibration rows per group, by layer that is solved on activations"""
     work: Work
+    peak: int = 0
+    """Bytes of the whole process, most at a time, pages mapped from files among them; 0 where weights are
+    held in memory"""
     unknown: tuple[str, ...] = field(default=())
     """Tensors whose shapes cannot be told without running the model"""
 
@@ -100,11 +109,33 @@ def estimate(
     inputs
         Those that layers are solved on, ``quantized`` or ``float``.
     """
-    model = widen(prepared)
+    model = widen_shapes(prepared)
     batch = middle_batch(calibration)
     shapes = known_shapes(model, {name: value.shape for name, value in batch.items()})
-    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
-    return _sequential(job) if inputs == "quantized" else _parallel(job)
+    walked = inputs == "quantized" or lies_outside(prepared)
+    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes, inputs == "quantized")
+    return _sequential(job) if walked else _parallel(job)
+
+
+def lies_outside(prepared: onnx.ModelProto) -> bool:
+    """Whether weights are not held in memory: then layers are walked through one by one in any case."""
+    return any(is_external(tensor) for tensor in prepared.graph.initializer)
+
+
+def store_limit(
+    prepared: onnx.ModelProto,
+    layers: Sequence[Layer],
+    calibration: Calibration,
+    recipe: Recipe,
+    paired: bool,
+) -> int:
+    """Bytes of live activations in memory that leave room for the work on one segment after another.
+
+    For a model whose weights are not held in memory.
+    """
+    model = widen_shapes(prepared)
+    shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
+    return _Job(model, tuple(layers), {}, calibration, recipe, shapes, paired).store_limit
 
 
 @dataclass(frozen=True)
@@ -135,7 +166,7 @@ def steps_of(
 
     Of the segments behind the last of them, and behind the last stop, nothing.
     """
-    model, names = widen(prepared), {layer.name for layer in missing}
+    model, names = widen_shapes(prepared), {layer.name for layer in missing}
     shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
     job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
     segments = job.segments
@@ -163,6 +194,15 @@ def _elements(batch: Batch) -> int:
     return sum(value.size for value in batch.values())
 
 
+def widen_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in float32, for its shapes and sizes alone: values that lie elsewhere are not read."""
+    return widen(model, Nowhere())
+
+
+LEAST = 8
+"""Part of the limit that activations have in any case"""
+
+
 @dataclass(frozen=True)
 class _Job:
     model: onnx.ModelProto
@@ -172,6 +212,8 @@ class _Job:
     calibration: Calibration
     recipe: Recipe
     shapes: Shapes
+    paired: bool = True
+    """Whether a quantized network runs beside the float one"""
 
     @property
     def batches(self) -> int:
@@ -185,7 +227,28 @@ class _Job:
     def segments(self) -> list[Segment]:
         """Those of the sequential stream."""
         blocks = residual_adds(self.model.graph, self.layers)[0] if self.recipe.bias == "block" else []
-        return cut(self.model.graph, self.layers, [block.output for block in blocks])
+        found = cut(self.model.graph, self.layers, [block.output for block in blocks])
+        return found if self.paired else [replace(segment, shared=True) for segment in found]
+
+    @property
+    def workspace(self) -> int:
+        """Bytes of sessions, statistics and the solver, most at a time."""
+        weights = {tensor.name: stored_bytes(tensor) for tensor in self.model.graph.initializer}
+        threads = cpu_engine(self.recipe.threads).threads
+        return workspace(self.segments, weights, self.shapes, threads, self.paired)
+
+    @property
+    def store_limit(self) -> int:
+        """Bytes of live activations in memory."""
+        limit = self.limit
+        return max(limit - self.workspace, limit // LEAST) if lies_outside(self.model) else limit // 2
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the codes, and of all that is no layer's weight."""
+        whole = sum(stored_bytes(tensor) for tensor in self.model.graph.initializer)
+        sizes = {layer.name: math.prod(layer.layout.shape) for layer in self.layers}
+        return whole + sum(size * (self.grids[name].bits - 32) // 8 for name, size in sizes.items())
 
     def unknown(self) -> tuple[str, ...]:
         made = (name for node in self.model.graph.node for name in node.output if name)
@@ -218,27 +281,38 @@ def _sequential(job: _Job) -> Estimate:
     segments = job.segments
     lives = lived(segments, job.shapes, graph_inputs(job.model), job.batches)
     room = job.limit // 2
+    held = job.store_limit
     taps = [tap for segment in segments for tap in taps_of(segment.layers)]
-    sums, alone = job.statistics(taps, drifting=True)
+    sums, alone = job.statistics(taps, job.paired)
     forward = [_forward(segment, job) for segment in segments]
     shared = {
         "forward": sum(work for work, _ in forward),
         "statistics": sums,
-        "solve": job.solving(drifting=True),
+        "solve": job.solving(job.paired),
         "check": checking(job.layers),
     }
+    statistics = summed_at_once(segments, room, job.paired)
     return Estimate(
-        inputs="quantized",
-        statistics=summed_at_once(segments, room),
+        inputs="quantized" if job.paired else "float",
+        statistics=statistics,
         activations=lives.peak,
-        disk=max(0, lives.peak - room),
+        disk=max(0, lives.peak - held),
         limit=job.limit,
         node_runs=lives.node_runs,
         batches=job.batches,
         rows={name: job.rows(tap) for tap in taps for name in tap.layers},
         work=Work(shared, {"forward": sum(work for _, work in forward), "statistics": alone}),
+        peak=_peak(job, min(lives.peak, held) + max(statistics, job.workspace)),
         unknown=job.unknown(),
     )
+
+
+def _peak(job: _Job, solving: int) -> int:
+    """Bytes of the process where weights are not held: while layers are solved, or while the file is run."""
+    if not lies_outside(job.model):
+        return 0
+    file = TIMES * job.file_bytes
+    return resident() + WARM + max(solving, file if file <= job.limit else job.limit // 2)
 
 
 def _forward(segment: Segment, job: _Job) -> tuple[float, float]:

@@ -52,11 +52,15 @@ def bytes_of(shapes: Shapes, name: str) -> int:
     return shapes[name].bytes if name in shapes else 0
 
 
-def summed_at_once(segments: Sequence[Segment], limit: int) -> int:
-    """Most bytes of sums at a time where each segment is summed by itself, within `limit` where that goes."""
+def summed_at_once(segments: Sequence[Segment], limit: int, paired: bool = True) -> int:
+    """Most bytes of sums at a time where each segment is summed by itself, within `limit` where that goes.
+
+    `paired` is whether the quantized network's inputs are summed beside the float one's.
+    """
     most = 0
     for segment in segments:
-        needs = [sum_bytes(tap, np, drifting=True) for tap in taps_of(segment.layers, segment.residuals)]
+        taps = taps_of(segment.layers, segment.residuals if paired else None)
+        needs = [sum_bytes(tap, np, paired) for tap in taps]
         most = max(most, min(sum(needs), max(limit, *needs)) if needs else 0)
     return most
 

@@ -38,14 +38,17 @@ def parts_of(graph: GraphProto, most: int) -> list[Part]:
     A part of one node may take more. ComqError where something other than a tensor would have to go from one
     part to another.
     """
-    groups = _groups(graph, most)
+    # Once: each look at a message's nodes makes others, and they are told apart by identity here.
+    whole = list(graph.node)
+    behind = _constant_nodes(graph, whole)
+    groups = _groups(graph, whole, behind, most)
     inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     made_in = dict.fromkeys(inputs, -1)
     for at, nodes in enumerate(groups):
         for node in nodes:
             for name in filter(None, node.output):
                 made_in.setdefault(name, at)
-    constant = {name for node in _constant_nodes(graph) for name in node.output}
+    constant = {name for node in behind for name in node.output}
     last: dict[str, int] = {}
     for at, nodes in enumerate(groups):
         last |= {name: at for node in nodes for name in reads_of(node)}
@@ -125,30 +128,31 @@ def _info(name: str, value: np.ndarray, shape: Sequence[int | None]) -> onnx.Val
     return onnx.helper.make_tensor_value_info(name, kind or TensorProto.STRING, axes)
 
 
-def _constant_nodes(graph: GraphProto) -> list[NodeProto]:
+def _constant_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> list[NodeProto]:
     """Nodes that compute with constants alone, in order."""
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {sparse.values.name for sparse in graph.sparse_initializer}
     found = []
-    for node in graph.node:
+    for node in nodes:
         if node.op_type not in RANDOM_OPS and reads_of(node) <= constants:
             found.append(node)
             constants.update(node.output)
     return found
 
 
-def _groups(graph: GraphProto, most: int) -> list[list[NodeProto]]:
-    """Nodes in the order of the graph; those that make constants are where they are read."""
+def _groups(
+    graph: GraphProto, nodes: Sequence[NodeProto], behind: Sequence[NodeProto], most: int
+) -> list[list[NodeProto]]:
+    """The nodes, in order; those `behind`, which make constants, are where they are read."""
     sizes = {tensor.name: stored_bytes(tensor) for tensor in graph.initializer}
-    behind = _constant_nodes(graph)
     maker = {name: node for node in behind for name in node.output if name}
     apart = {id(node) for node in behind}
     outputs = {value.name for value in graph.output}
     groups: list[list[NodeProto]] = []
     here: dict[int, NodeProto] = {}
     weights: set[str] = set()
-    order = {id(node): place for place, node in enumerate(graph.node)}
-    for node in graph.node:
+    order = {id(node): place for place, node in enumerate(nodes)}
+    for node in nodes:
         if id(node) in apart and outputs.isdisjoint(node.output):
             continue
         needed = _with_makers(node, maker)

@@ -31,7 +31,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright:
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph import io
-from comq_onnx.graph.external import check_external, external_file, is_external, tensors_of
+from comq_onnx.graph.external import check_external, external_file, is_external, point_to, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
 from comq_onnx.graph.tensors import stored_bytes
 
@@ -198,11 +198,16 @@ class Session:
             ) from error
 
 
-def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None = None) -> Session:
+def open_session(
+    model: onnx.ModelProto | Path,
+    options: SessionOptions | None = None,
+    given: Mapping[str, np.ndarray] | None = None,
+) -> Session:
     """Load a model on its device. ComqError with the runtime's reason where it does not load.
 
     A proto of an IR version newer than the runtime may know is opened at the version its opset needs; a file
-    is opened as it is.
+    is opened as it is. `given` are values of initializers that the proto declares by `stub`: they are used
+    where they are, on a CPU, and must not be changed.
     """
     chosen = options or SessionOptions()
     if isinstance(model, Path):
@@ -212,8 +217,10 @@ def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None =
     name = model.graph.name or "model"
     external = [tensor for tensor in tensors_of(model.graph) if is_external(tensor)]
     inside = bytes_to_write(model.graph) - sum(map(stored_bytes, external))
-    if inside < IN_MEMORY_LIMIT and (mapped := _mapped(model, external, chosen)) is not None:
+    if inside < IN_MEMORY_LIMIT and (mapped := _mapped(model, external, chosen, given or {})) is not None:
         return _load(model.SerializeToString() + _ir_field(model), chosen, name, mapped)
+    if given:
+        model = _filled(model, given)
     with tempfile.TemporaryDirectory(prefix="comq-") as folder:
         path = Path(folder) / "model.onnx"
         io.save(model, path)
@@ -222,8 +229,29 @@ def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None =
         return _load(str(path), chosen, name)
 
 
+def stub(name: str, values: np.ndarray) -> TensorProto:
+    """Stands in a proto for an initializer that `open_session` is given."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+    tensor = TensorProto(name=name, data_type=kind, dims=values.shape)
+    point_to(tensor, "given", 0, values.nbytes)
+    return tensor
+
+
+def _filled(model: onnx.ModelProto, given: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """A copy in which the stubs hold their values."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    for tensor in whole.graph.initializer:
+        if tensor.name in given:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(given[tensor.name], tensor.name))
+    return whole
+
+
 def _mapped(
-    model: onnx.ModelProto, external: Sequence[TensorProto], options: SessionOptions
+    model: onnx.ModelProto,
+    external: Sequence[TensorProto],
+    options: SessionOptions,
+    given: Mapping[str, np.ndarray],
 ) -> dict[str, onnxruntime.OrtValue] | None:
     """External initializers by name, mapped into memory from their files: pages that can be taken back.
 
@@ -235,6 +263,9 @@ def _mapped(
         return None
     found = {}
     for name, tensor in named.items():
+        if name in given:
+            found[name] = onnxruntime.OrtValue.ortvalue_from_numpy(given[name])
+            continue
         path, offset, _ = external_file(tensor, None)
         check_external(tensor, None, stored_bytes(tensor))
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)

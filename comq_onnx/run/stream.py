@@ -19,13 +19,15 @@ from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
 from comq_onnx.run.parts import cut_out
-from comq_onnx.run.session import Session, SessionOptions, open_session
+from comq_onnx.run.session import Session, SessionOptions, open_session, stub
 from comq_onnx.run.store import Store
 from comq_onnx.run.widen import widened
 
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
 _ASIDE = "aside"
 """The network of tensors that `Stream.replace` put aside"""
+LARGE = 1 << 20
+"""Bytes of a weight that a session is given instead of a message that holds it"""
 UNCOMPENSATED = "/uncompensated"
 FLOATS = "use --inputs float"
 Shape = tuple[int | None, ...]
@@ -234,13 +236,14 @@ class Stream:
     def _session(self, segment: Segment, outputs: Sequence[str], network: str) -> Session:
         nodes: list[NodeProto] = list(segment.nodes)
         constants: Mapping[str, TensorProto] = self._constants
+        given: dict[str, np.ndarray] = {}
         if network == QUANTIZED:
-            replaced = self._replaced(nodes)
+            replaced, given = self._replaced(nodes)
             nodes, added = self._quantized(nodes, replaced)
             constants = ChainMap(added, replaced, self._constants)
         infos = {name: self._info(name) for name in segment.reads}
         model = cut_out(self._model, nodes, (segment.reads, outputs), constants, infos)
-        session = open_session(model, self._options)
+        session = open_session(model, self._options, given)
         for spec in session.outputs:
             if spec.dtype == object:
                 raise NotPairedError(f"'{spec.name}' is a sequence or an optional and no tensor", fix=FLOATS)
@@ -260,15 +263,23 @@ class Stream:
             raise KeyError(name)
         return found
 
-    def _replaced(self, nodes: Iterable[NodeProto]) -> dict[str, TensorProto]:
-        """What the codes of the quantized layers among `nodes`, or in their bodies, stand for, by weight."""
-        found = {}
+    def _replaced(self, nodes: Iterable[NodeProto]) -> tuple[dict[str, TensorProto], dict[str, np.ndarray]]:
+        """What the codes of the quantized layers among `nodes`, or in their bodies, stand for, by weight.
+
+        Values of large ones are apart: a session takes them as they are, without the copies that messages are.
+        """
+        found, given = {}, {}
         for node in every_node(nodes):
             layer = self._layers.get(node.name)
             solution = self._solution(node.name) if layer else None
-            if layer and solution:
-                found[layer.weight] = numpy_helper.from_array(float_weight(solution, layer), layer.weight)
-        return found
+            if not layer or not solution:
+                continue
+            values = float_weight(solution, layer)
+            if values.nbytes < LARGE or layer.in_subgraph or self._options.device != "cpu":
+                found[layer.weight] = numpy_helper.from_array(values, layer.weight)
+            else:
+                found[layer.weight], given[layer.weight] = stub(layer.weight, values), values
+        return found, given
 
     def _quantized(
         self, nodes: Iterable[NodeProto], replaced: dict[str, TensorProto]
