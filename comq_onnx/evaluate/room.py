@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 
 from comq_onnx.evaluate.agreement import Outputs
-from comq_onnx.graph.external import name_absolutely
+from comq_onnx.graph.external import name_absolutely, tensors_of
 from comq_onnx.graph.io import read_message
 from comq_onnx.graph.spill import bytes_to_write
 from comq_onnx.graph.tensors import stored_bytes
 from comq_onnx.recipe import Recipe
-from comq_onnx.run.parts import outputs_in_parts
+from comq_onnx.run.parts import outputs_in_parts, unpacked_bytes
 from comq_onnx.run.session import SessionOptions, open_session, outputs_on
 from comq_onnx.stats.memory import memory_limit
 
@@ -42,11 +42,16 @@ class Room:
         batches: Sequence[Mapping[str, np.ndarray]],
         options: SessionOptions,
     ) -> Outputs:
-        """What a model answers: as a whole where there is room, else part by part."""
-        size = model_bytes(model) if isinstance(model, Path) else bytes_to_write(model.graph)
+        """What a model answers: as a whole where there is room, else part by part.
+
+        Without optimisation the runtime makes floats of all codes before it multiplies with the first.
+        """
+        located = located_message(model) if isinstance(model, Path) else model
+        size = bytes_to_write(located.graph)
+        if not options.optimize:
+            size = sum(map(unpacked_bytes, tensors_of(located.graph)))
         if self.holds(size):
             return outputs_on(open_session(model, options), batches)
-        located = located_message(model) if isinstance(model, Path) else model
         return outputs_in_parts(located, batches, options, (self.limit // WEIGHTS, self.limit // TENSORS))
 
 

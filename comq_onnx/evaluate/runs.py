@@ -53,7 +53,7 @@ def run(
         into = Path(folder) / "optimized.onnx" if bytes_at(path) < ONE_MESSAGE else None
         session = open_session(source, replace(options, exact=False, optimized_path=into))
         deployed, optimized = outputs_on(session, batches), _graph_of(into) if into else None
-    plain = outputs_on(open_session(source, SessionOptions(optimize=False)), batches)
+    plain = room.outputs(source, batches, SessionOptions(optimize=False))
     exact = outputs_on(open_session(source, options), batches)
     return Ran(plain, exact, deployed, optimized)
 

@@ -1,5 +1,6 @@
 """A model run part by part over all samples, so that only one part's weights are in memory at a time."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from comq_onnx.run.store import Store
 from comq_onnx.run.tapped import graph_inputs
 
 Batches = Iterable[Mapping[str, np.ndarray]]
+ITEM = 4
+"""Bytes of a float32"""
 _RUN = "parts"
 """The network that tensors are stored under"""
 
@@ -33,7 +36,7 @@ class Part:
 
 
 def parts_of(graph: GraphProto, most: int) -> list[Part]:
-    """The nodes of a topologically sorted graph in parts whose weights take up to `most` bytes each.
+    """The nodes of a topologically sorted graph in parts whose weights, in float32, take up to `most` bytes each.
 
     A part of one node may take more. ComqError where something other than a tensor would have to go from one
     part to another.
@@ -101,6 +104,11 @@ def outputs_in_parts(
     ]
 
 
+def unpacked_bytes(tensor: TensorProto) -> int:
+    """Bytes of the values of `tensor`; of integer codes, as the floats that a runtime may make of them."""
+    return max(stored_bytes(tensor), ITEM * math.prod(tensor.dims))
+
+
 def cut_out(
     model: ModelProto,
     nodes: Sequence[NodeProto],
@@ -144,7 +152,7 @@ def _groups(
     graph: GraphProto, nodes: Sequence[NodeProto], behind: Sequence[NodeProto], most: int
 ) -> list[list[NodeProto]]:
     """The nodes, in order; those `behind`, which make constants, are where they are read."""
-    sizes = {tensor.name: stored_bytes(tensor) for tensor in graph.initializer}
+    sizes = {tensor.name: unpacked_bytes(tensor) for tensor in graph.initializer}
     maker = {name: node for node in behind for name in node.output if name}
     apart = {id(node) for node in behind}
     outputs = {value.name for value in graph.output}
