@@ -105,6 +105,13 @@ def main() -> None:
 @click.option(
     "--memory", "memory_gib", type=Gibibytes(), default=0.0, help="Bound, such as 2GB [default: half of all]."
 )
+@click.option("--shards", type=int, default=2, show_default=True, help="Parts of the samples summed apart.")
+@click.option(
+    "--dask",
+    default="",
+    metavar="ADDRESS",
+    help="Sum and solve on a Dask cluster: tcp://HOST:8786, or local:4 for workers of its own.",
+)
 @click.option(
     "--device", default="auto", show_default=True, help="Where to solve: auto (the CPU), cpu, cuda, cuda:1."
 )

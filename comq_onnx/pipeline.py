@@ -11,6 +11,8 @@ import onnx
 
 from comq_onnx.backends.engine import compiled
 from comq_onnx.budgeting import settle_budget
+from comq_onnx.distributed import check as check_cluster
+from comq_onnx.distributed import solve_on_cluster
 from comq_onnx.dropping import settle_drop
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.command import command_line, versions
@@ -135,9 +137,11 @@ def solve_model(
     inputs, why = inputs_for(opened, recipe)
     outside = opened.plan.outside
     shelf = Shelf(outside, journal) if outside else None
+    if recipe.dask:
+        check_cluster(recipe)
     if inputs == "quantized":
         try:
-            solved = march(opened, recipe, progress, journal=journal, shelf=shelf)
+            solved = solve_paired(opened, recipe, progress, journal, shelf)
         except NotPairedError as error:
             if recipe.inputs == "quantized":
                 raise
@@ -147,12 +151,25 @@ def solve_model(
                 if begun:
                     begun.clear()
             shelf = Shelf(outside, journal) if outside else None
-    if inputs == "float" and shelf is not None and not one_network_refusal(opened):
+    if inputs == "float" and recipe.dask:
+        solved = solve_on_cluster(opened, recipe, False, progress, (journal, shelf))
+    elif inputs == "float" and shelf is not None and not one_network_refusal(opened):
         solved = march(opened, recipe, progress, shelf=shelf, paired=False)
     elif inputs == "float":
         solved = solve_all(survey(opened, recipe, progress), recipe, progress, journal)
     taken = journal.note(len(opened.plan.layers)) if journal else ()
     return replace(solved, notes=(*why, *taken, *solved.notes))
+
+
+def solve_paired(
+    opened: Opened, recipe: Recipe, progress: Progress, journal: Journal | None, shelf: Shelf | None
+) -> Solved:
+    """Layer after layer on the quantized network's inputs, here or on a cluster."""
+    if recipe.dask:
+        return solve_on_cluster(
+            opened, recipe, True, progress, (shelf.journal if shelf is not None else journal, shelf)
+        )
+    return march(opened, recipe, progress, journal=journal, shelf=shelf)
 
 
 def one_network_refusal(opened: Opened) -> str:

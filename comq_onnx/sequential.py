@@ -25,11 +25,11 @@ from comq_onnx.planning import Opened, Progress, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, Solution
 from comq_onnx.resume import Journal
-from comq_onnx.shelf import Shelf
 from comq_onnx.run.session import SessionOptions
 from comq_onnx.run.stream import Stream
 from comq_onnx.run.tapped import fixed_shapes, graph_inputs
 from comq_onnx.run.widen import widen
+from comq_onnx.shelf import Shelf
 from comq_onnx.stats.collect import notes_on
 from comq_onnx.stats.mask import mask_input
 from comq_onnx.stats.memory import memory_limit
@@ -91,11 +91,13 @@ class March:
         self._named = {layer.name: layer for layer in opened.plan.layers}
         self._grids = opened.plan.grids
         wide = widen(to_proto(self._model), opened.plan.outside)
-        self._sampling = Sampling(recipe.seed, self._calibration.samples)
+        self._sampling = Sampling(recipe.seed, self._calibration.samples, recipe.shards)
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)
         self._limit = memory_limit(recipe.memory_gib)
         options = SessionOptions(threads=self._engine.threads, device=recipe.run_device)
-        self._blocks = BlockBiases(wide.graph, opened.plan.layers if recipe.bias == "block" else (), kept.journal)
+        self._blocks = BlockBiases(
+            wide.graph, opened.plan.layers if recipe.bias == "block" else (), kept.journal
+        )
         self._joint: list[str] = []
         self._pairs = self._chosen(wide)
         held = {b: [self._named[p.first].input for p in pairs] for b, pairs in self._pairs.items()}
@@ -152,7 +154,9 @@ class March:
                 self._join(segment, masks)
             self._stream.free(segment.frees)
         self._meter.finish()
-        ordered = {layer.name: self._held[layer.name] for layer in layers} if self._shelf is None else self._shelf
+        ordered = (
+            {layer.name: self._held[layer.name] for layer in layers} if self._shelf is None else self._shelf
+        )
         notes = notes_on(layers, self._seen, self._mask, self._calibration)
         said = {"position": self._positions.notes, "block": self._blocks.notes}
         notes = (*notes, *said.get(self._recipe.bias, tuple)(), *self._joint)

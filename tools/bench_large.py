@@ -84,7 +84,9 @@ def block(weights: Weights, at: int, x: str, width: int) -> tuple[list[onnx.Node
     q = heads("q", product("query", h, width, width), [0, 2, 1, 3])
     k = heads("k", product("key", h, width, width), [0, 2, 3, 1])
     v = heads("v", product("value", h, width, width), [0, 2, 1, 3])
-    scores = node("Softmax", [node("Mul", [node("MatMul", [q, k], "qk"), "shrink"], "scaled")], "softmax", axis=-1)
+    scores = node(
+        "Softmax", [node("Mul", [node("MatMul", [q, k], "qk"), "shrink"], "scaled")], "softmax", axis=-1
+    )
     mixed = node("Transpose", [node("MatMul", [scores, v], "mix")], "back", perm=[0, 2, 1, 3])
     joined = node("Reshape", [mixed, "join"], "joined")
     x = node("Add", [x, product("output", joined, width, width, 0.3)], "residual1")
@@ -159,7 +161,9 @@ LOAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gigabytes", type=float, default=6.0)
     parser.add_argument("--limit", type=float, default=4.0, help="GB of memory")
     parser.add_argument("--width", type=int, default=WIDTH)

@@ -291,7 +291,7 @@ def _sequential(job: _Job) -> Estimate:
         "solve": job.solving(job.paired),
         "check": checking(job.layers),
     }
-    statistics = summed_at_once(segments, room, job.paired)
+    statistics = summed_at_once(segments, room, job.paired, job.recipe.shards)
     return Estimate(
         inputs="quantized" if job.paired else "float",
         statistics=statistics,
@@ -327,7 +327,7 @@ def _forward(segment: Segment, job: _Job) -> tuple[float, float]:
 
 def _parallel(job: _Job) -> Estimate:
     taps = taps_of(job.layers)
-    passes = passes_of(taps, job.shapes, job.limit)
+    passes = passes_of(taps, job.shapes, job.limit, job.recipe.shards)
     grams = sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps)
     nodes = [needed_nodes(job.model.graph.node, {tap.tensor for tap in group}) for group in passes]
     tensors = max((tensor_bytes(group, job.shapes) for group in passes), default=0)
@@ -344,7 +344,7 @@ def _parallel(job: _Job) -> Estimate:
     kept = grams if len(passes) > 1 else 0
     return Estimate(
         inputs="float",
-        statistics=max(map(sums_bytes, passes), default=0) + kept,
+        statistics=max((sums_bytes(group, job.recipe.shards) for group in passes), default=0) + kept,
         activations=tensors,
         disk=kept if grams > job.limit else 0,
         limit=job.limit,

@@ -3,10 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
-
-import onnx
 
 from comq_onnx.allocate.allocation import Allocation
 from comq_onnx.evaluate.spread import Spread

@@ -199,8 +199,8 @@ def estimate_lines(estimate: Estimate, seconds: Mapping[str, float] | None) -> l
     ]
     if estimate.peak:
         lines.append(
-            f"Weights stay in their files: the process would hold about {binary(estimate.peak)} at most, what "
-            "is mapped from files counted."
+            f"Weights stay in their files: the process would hold about {binary(estimate.peak)} at most, "
+            "what is mapped from files counted."
         )
     if seconds is None:
         lines.append("Time is not estimated on a GPU.")

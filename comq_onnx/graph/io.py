@@ -129,7 +129,8 @@ def write_model(model: Model, writer: Writer) -> ModelProto:
 def save(proto: ModelProto, path: Path, apart: bool = False) -> list[Path]:
     """Write `proto` to `path`, and above 2 GB its weights to ``<name>.data`` beside it; the files written.
 
-    With `apart`, weights go there whatever the size, so that only one of them is in memory at a time. Files are written elsewhere and then renamed: what was at `path` stays until the new file is whole.
+    With `apart`, weights go there whatever the size, so that only one of them is in memory at a time. Files
+    are written elsewhere and then renamed: what was at `path` stays until the new file is whole.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class Part:
 
 
 def parts_of(graph: GraphProto, most: int) -> list[Part]:
-    """The nodes of a topologically sorted graph in parts whose weights, in float32, take up to `most` bytes each.
+    """The nodes of a topologically sorted graph in parts, whose weights take up to `most` bytes in float32.
 
     A part of one node may take more. ComqError where something other than a tensor would have to go from one
     part to another.
@@ -87,7 +87,9 @@ def outputs_in_parts(
     for part in parts:
         if not part.keeps:
             continue
-        session = open_session(cut_out(model, part.nodes, (part.reads, part.keeps), constants, infos), options)
+        session = open_session(
+            cut_out(model, part.nodes, (part.reads, part.keeps), constants, infos), options
+        )
         for number in range(count):
             feeds = {name: store.get((_RUN, name, number)) for name in part.reads}
             for name, value in session.run(feeds, part.keeps).items():
@@ -199,7 +201,10 @@ def _part(
         name
         for node in nodes
         for name in node.output
-        if name and made_in[name] == at and last.get(name, -1) > at and (name not in constant or name in outputs)
+        if name
+        and made_in[name] == at
+        and last.get(name, -1) > at
+        and (name not in constant or name in outputs)
     )
     for node in nodes:
         if node.op_type in NOT_TENSORS and not set(keeps).isdisjoint(node.output):

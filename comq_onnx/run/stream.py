@@ -5,13 +5,15 @@ What no quantized layer has touched is run and kept once for both.
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from comq_onnx.errors import ComqError, NotPairedError
-from comq_onnx.graph.cut import Segment, cut, every_node, reads_of
+from comq_onnx.graph.cut import Segment, cut, every_node
 from comq_onnx.graph.layout import from_rows, per_column_to_output
 from comq_onnx.graph.tensors import Stored
 from comq_onnx.grid import dequantize
@@ -20,7 +22,7 @@ from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
 from comq_onnx.run.parts import cut_out
 from comq_onnx.run.session import Session, SessionOptions, open_session, stub
-from comq_onnx.run.store import Store
+from comq_onnx.run.store import Key, Store
 from comq_onnx.run.widen import widened
 
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
@@ -31,6 +33,36 @@ LARGE = 1 << 20
 UNCOMPENSATED = "/uncompensated"
 FLOATS = "use --inputs float"
 Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a `Stream` holds between two segments: of some neighbouring batches, all that has to be known."""
+
+    first: int
+    """Number of the first sample"""
+    entries: tuple[int, ...]
+    """Samples in each batch"""
+    arrays: Mapping[Key, np.ndarray]
+    kinds: Mapping[str, str]
+    types: Mapping[str, tuple[np.dtype, Shape | None]]
+    """By tensor; None for an axis that differs from batch to batch"""
+
+    def agreed(self, types: Sequence[Mapping[str, tuple[np.dtype, Shape | None]]]) -> "Live":
+        """The same as the streams of all batches see it, `types` being theirs."""
+        found = {
+            name: (kind, _agreed([each[name][1] for each in types])) for name, (kind, _) in types[0].items()
+        }
+        return replace(self, types=found)
+
+
+def _agreed(shapes: Sequence[Shape | None]) -> Shape | None:
+    known = shapes[0]
+    for shape in shapes[1:]:
+        if known is None or shape is None or len(known) != len(shape):
+            return None
+        known = tuple(a if a == b else None for a, b in zip(known, shape, strict=True))
+    return known
 
 
 class Stream:
@@ -75,13 +107,29 @@ class Stream:
         self._shelved: set[str] = set()
         self.store = Store(limit)
         self.segments = cut(model.graph, layers, stops, held)
+        self.first = 0
+        """Number of the first sample."""
         self.entries: list[int] = []
         """Samples in each batch."""
         self.node_runs = 0
         """Nodes executed so far, over all batches and both networks."""
         self._kind: dict[str, str] = {}
         self._types: dict[str, tuple[np.dtype, Shape | None]] = {}
-        self._feed(calibration)
+        self.feed(calibration)
+
+    def live(self) -> "Live":
+        """The live tensors, to go on from elsewhere: see `fork`."""
+        return Live(self.first, tuple(self.entries), self.store.arrays(), dict(self._kind), dict(self._types))
+
+    def fork(self, live: "Live", limit: int) -> "Stream":
+        """Another stream over the same model, with these live tensors and no quantized layer."""
+        other = copy(self)
+        other.first, other.entries, other.store = live.first, list(live.entries), Store(limit)
+        other._kind, other._types = dict(live.kinds), dict(live.types)
+        other._solutions, other._shelved = {}, set()
+        for key, value in live.arrays.items():
+            other.store.put(key, value)
+        return other
 
     @property
     def batches(self) -> int:
@@ -209,7 +257,8 @@ class Stream:
             for batch in range(self.batches):
                 self._drop(name, batch)
 
-    def _feed(self, calibration: Calibration) -> None:
+    def feed(self, calibration: Calibration) -> None:
+        """Take the inputs of all batches that segments read."""
         inputs = {value.name for value in self._model.graph.input}
         read = {name for segment in self.segments for name in segment.reads} | {
             layer.input for segment in self.segments for layer in segment.layers
@@ -266,7 +315,7 @@ class Stream:
     def _replaced(self, nodes: Iterable[NodeProto]) -> tuple[dict[str, TensorProto], dict[str, np.ndarray]]:
         """What the codes of the quantized layers among `nodes`, or in their bodies, stand for, by weight.
 
-        Values of large ones are apart: a session takes them as they are, without the copies that messages are.
+        Values of large ones are apart: a session takes them as they are, without the copies of a message.
         """
         found, given = {}, {}
         for node in every_node(nodes):
