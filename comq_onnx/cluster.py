@@ -1,6 +1,7 @@
 """A Dask cluster: the one module that imports `distributed`, an extra."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -63,7 +64,13 @@ def open_cluster(address: str) -> Iterator[Cluster]:
             # One task at a time in a process: each uses the threads it has been given.
             count = int(address.removeprefix(LOCAL))
             where = stack.enter_context(
-                LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+                LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    silence_logs=logging.ERROR,
+                )
             )
         try:
             client = stack.enter_context(Client(where, timeout=WAIT, set_as_default=False))
