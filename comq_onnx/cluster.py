@@ -46,18 +46,25 @@ class Cluster:
         return list(self._client.run(function, *arguments).values())
 
 
+def check_installed() -> None:
+    """ComqError where the extra is not installed."""
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise ComqError(
+            "Dask is not installed", where="--dask", fix='pip install "comq-onnx[dask]"'
+        ) from error
+
+
 @contextlib.contextmanager
 def open_cluster(address: str) -> Iterator[Cluster]:
     """The cluster at a scheduler's address, or for ``local:4`` one of so many processes on this machine.
 
     ComqError where Dask is not installed, or the scheduler or its workers are not there.
     """
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ComqError(
-            "Dask is not installed", where="--dask", fix='pip install "comq-onnx[dask]"'
-        ) from error
+    check_installed()
+    from distributed import Client, LocalCluster
+
     with contextlib.ExitStack() as stack:
         where: Any = address
         if address.startswith(LOCAL):
@@ -68,7 +75,7 @@ def open_cluster(address: str) -> Iterator[Cluster]:
                     n_workers=count,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address=None,  # pyright: ignore[reportArgumentType]
                     silence_logs=logging.ERROR,
                 )
             )

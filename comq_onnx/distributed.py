@@ -5,19 +5,17 @@ number alone, and what is known of shards is added in their order. What workers 
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from onnx import ModelProto
 
 from comq_onnx import shards
 from comq_onnx.backends.engine import cpu_engine
-from comq_onnx.cluster import LOCAL, Cluster, open_cluster
+from comq_onnx.cluster import LOCAL, Cluster, check_installed, open_cluster
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.cut import Segment, cut, every_node, streamed, uncuttable
 from comq_onnx.graph.external import external_file, is_external, tensors_of
@@ -27,9 +25,8 @@ from comq_onnx.planning import Opened, Progress, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
 from comq_onnx.resume import Journal
-from comq_onnx.run.data import Batch, Calibration
 from comq_onnx.run.tapped import graph_inputs
-from comq_onnx.shards import Ground, Shard
+from comq_onnx.shards import Ground, shards_of
 from comq_onnx.shelf import Shelf
 from comq_onnx.stats.collect import notes_on, passes_over
 from comq_onnx.stats.mask import mask_input
@@ -60,7 +57,7 @@ def solve_on_cluster(
 
 
 def check(recipe: Recipe) -> None:
-    """ComqError where `recipe` asks for what one process alone can do."""
+    """ComqError where `recipe` asks for what one process alone can do, or Dask is not installed."""
     wrong = ""
     if recipe.bias in ("position", "block"):
         wrong = f"--bias {recipe.bias}"
@@ -74,6 +71,7 @@ def check(recipe: Recipe) -> None:
             where=f"--dask with {wrong}",
             fix="leave one of them out",
         )
+    check_installed()
 
 
 class _Run:
@@ -207,20 +205,6 @@ class _Run:
 
     def _submit(self, function: Any, *arguments: Any) -> Any:
         return self._cluster.submit(function, self._ground, *arguments)
-
-
-def shards_of(calibration: Calibration, sampling: Sampling, mask: str = "") -> Iterator[Shard]:
-    """The batches that have samples of each shard; of samples that two shards share, both have the batch."""
-    batches = list(calibration.batches())
-    entries = [calibration.entries(batch) for batch in batches]
-    firsts = list(accumulate(entries, initial=0))
-    for number in range(sampling.shards):
-        start, end = sampling.shard(number)
-        mine = [i for i, count in enumerate(entries) if firsts[i] < end and firsts[i] + count > start]
-        held: list[Batch] = [batches[i] for i in mine]
-        masks = tuple(np.asarray(batch[mask]) != 0 for batch in held) if mask else ()
-        counts = tuple(entries[i] for i in mine)
-        yield Shard(number, firsts[mine[0]] if mine else start, tuple(held), counts, masks)
 
 
 def _on_worker(recipe: Recipe) -> Recipe:

@@ -1,7 +1,6 @@
 """The order of things: read `quantize` and you know the program."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,41 +8,31 @@ from typing import Any, Unpack
 
 import onnx
 
-from comq_onnx.backends.engine import compiled
 from comq_onnx.budgeting import settle_budget
 from comq_onnx.distributed import check as check_cluster
 from comq_onnx.distributed import solve_on_cluster
 from comq_onnx.dropping import settle_drop
 from comq_onnx.errors import ComqError, NotPairedError
-from comq_onnx.evaluate.command import command_line, versions
-from comq_onnx.evaluate.remarks import remarks
+from comq_onnx.evaluate.command import command_line
 from comq_onnx.evaluate.report import Report
-from comq_onnx.evaluate.room import model_bytes
-from comq_onnx.evaluate.table import binary
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.fields import RecipeFields
 from comq_onnx.graph.cut import cut, refusal, uncuttable
-from comq_onnx.graph.io import check_output, load, move_into_place, save
+from comq_onnx.graph.io import check_output, move_into_place, save
 from comq_onnx.interrupt import held_back, temporary_folder
 from comq_onnx.keywords import settled
 from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import Opened, Progress, describe, open_run, silent
 from comq_onnx.recipe import Recipe
+from comq_onnx.reporting import make_report
 from comq_onnx.resume import Journal, check_folder, open_journal
-from comq_onnx.run.data import Calibration
 from comq_onnx.sensitivity import settle
 from comq_onnx.sequential import march
 from comq_onnx.shelf import Shelf
-from comq_onnx.stats.memory import peak_resident
-from comq_onnx.targets import TARGETS
 from comq_onnx.twins import choose_twins
-from comq_onnx.version import __version__
 from comq_onnx.writing import Made, Outcome, stamp, write
 
-NOT_COMPILED = (
-    "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
-)
 PARALLEL = "layers were solved on the float network's inputs: "
 
 
@@ -86,6 +75,8 @@ def quantize(
     """
     recipe, started = settled(recipe, fields), time.monotonic()
     path = check_output(model, Path(output))
+    if recipe.dask:
+        check_cluster(recipe)
     folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)
     allocation, asked = None, recipe
@@ -137,8 +128,6 @@ def solve_model(
     inputs, why = inputs_for(opened, recipe)
     outside = opened.plan.outside
     shelf = Shelf(outside, journal) if outside else None
-    if recipe.dask:
-        check_cluster(recipe)
     if inputs == "quantized":
         try:
             solved = solve_paired(opened, recipe, progress, journal, shelf)
@@ -252,69 +241,3 @@ def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe
             fix="try another --target, or exclude the layer named here with --nodes-to-exclude",
         )
     return checks
-
-
-def machine_notes(model: onnx.ModelProto, recipe: Recipe) -> tuple[str, ...]:
-    """What is so of the file on some machines: a sentence for each of the target's rules that says so."""
-    found = [finding for finding in TARGETS[recipe.target].lint(model) if finding.severity == "note"]
-    counts = Counter((finding.rule, finding.fix) for finding in found)
-    return tuple(f"rule {rule} speaks of {count} layers: {fix}." for (rule, fix), count in counts.items())
-
-
-def memory_notes(opened: Opened, recipe: Recipe) -> tuple[str, ...]:
-    """What the process held at most, where weights stay in their files."""
-    peak = peak_resident()
-    if opened.plan.outside is None or not peak:
-        return ()
-    bound = f" (--memory {binary(recipe.memory_gib * 2**30)})" if recipe.memory_gib else ""
-    return (
-        f"weights stayed in their files; the process held {binary(peak)} at most{bound}, what is mapped from "
-        "files counted.",
-    )
-
-
-def fed_shapes(calibration: Calibration) -> dict[str, list[tuple[int, ...]]]:
-    """Shapes of each input's batches."""
-    shapes: dict[str, list[tuple[int, ...]]] = {}
-    for batch in calibration.batches():
-        for name, values in batch.items():
-            shapes.setdefault(name, []).append(values.shape)
-    return shapes
-
-
-def make_report(
-    recipe: Recipe,
-    opened: Opened,
-    made: tuple[Solved, Outcome, Verification],
-    files: Sequence[Path],
-    seconds: float,
-) -> Report:
-    """Everything that happened, for the table and for ``--report``."""
-    plan_, calibration, (solved, outcome, checks) = opened.plan, opened.calibration, made
-    return Report(
-        version=__version__,
-        recipe=recipe.as_dict(),
-        target=recipe.target,
-        files=tuple(str(f) for f in files),
-        bytes_before=model_bytes(plan_.source),
-        bytes_after=sum(f.stat().st_size for f in files),
-        opset_before=plan_.opset_before,
-        opset_after=load(outcome.model).opset,
-        calibration=calibration.description,
-        synthetic=calibration.synthetic,
-        lines=outcome.lines,
-        verification=checks,
-        notes=(
-            *remarks(outcome.lines, recipe, calibration, checks),
-            *solved.notes,
-            *outcome.notes,
-            *machine_notes(outcome.model, recipe),
-            *TARGETS[recipe.target].advice(str(files[0]), outcome.model, fed_shapes(calibration)),
-            *memory_notes(opened, recipe),
-            *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
-        ),
-        seconds=seconds,
-        activations=outcome.grids,
-        spreads=outcome.spreads,
-        versions=versions(),
-    )

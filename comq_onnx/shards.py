@@ -5,9 +5,10 @@ which worker computes nor on when its answer comes.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from comq_onnx.moments import of_shards
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer, Solution
 from comq_onnx.run.data import Batch, Calibration
+from comq_onnx.run.live import Live
 from comq_onnx.run.session import SessionOptions
-from comq_onnx.run.stream import Live, Stream
+from comq_onnx.run.stream import Stream
 from comq_onnx.run.widen import widen
 from comq_onnx.stats.collect import collect_shard
 from comq_onnx.stats.pairs import fill
@@ -83,6 +85,20 @@ class Shard:
             lambda: iter(self.batches),
             lambda batch: counts[id(batch)],
         )
+
+
+def shards_of(calibration: Calibration, sampling: Sampling, mask: str = "") -> Iterator[Shard]:
+    """The batches that have samples of each shard; of samples that two shards share, both have the batch."""
+    batches = list(calibration.batches())
+    entries = [calibration.entries(batch) for batch in batches]
+    firsts = list(accumulate(entries, initial=0))
+    for number in range(sampling.shards):
+        start, end = sampling.shard(number)
+        mine = [i for i, count in enumerate(entries) if firsts[i] < end and firsts[i] + count > start]
+        held: list[Batch] = [batches[i] for i in mine]
+        masks = tuple(np.asarray(batch[mask]) != 0 for batch in held) if mask else ()
+        counts = tuple(entries[i] for i in mine)
+        yield Shard(number, firsts[mine[0]] if mine else start, tuple(held), counts, masks)
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,33 @@
 """What a run will take, told without running the model: bytes of the file, memory, disk, node runs, time."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, field
 
 import onnx
 
-from comq_onnx.backends.engine import cpu_engine
-from comq_onnx.evaluate.footprint import WARM, workspace
+from comq_onnx.evaluate.footprint import WARM
+from comq_onnx.evaluate.job import Job, lies_outside, middle_batch, widen_shapes
 from comq_onnx.evaluate.live import lived, passes_of, summed_at_once, sums_bytes, tensor_bytes
 from comq_onnx.evaluate.room import TIMES
 from comq_onnx.evaluate.speed import Speed
 from comq_onnx.evaluate.work import (
     CALL,
     SESSION,
-    Shapes,
     checking,
     forward_of,
     moving,
     solving,
-    summing,
 )
-from comq_onnx.graph.cut import Segment, cut
-from comq_onnx.graph.external import is_external
-from comq_onnx.graph.outside import Nowhere
-from comq_onnx.graph.residual import residual_adds
+from comq_onnx.graph.cut import Segment
 from comq_onnx.graph.shapes import known_shapes
-from comq_onnx.graph.tensors import stored_bytes
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer
-from comq_onnx.run.data import Batch, Calibration
+from comq_onnx.run.data import Calibration
 from comq_onnx.run.tapped import graph_inputs, needed_nodes
-from comq_onnx.run.widen import widen
-from comq_onnx.stats.memory import memory_limit, resident
+from comq_onnx.stats.memory import resident
 from comq_onnx.stats.tap_sum import HALVES
-from comq_onnx.stats.taps import Sampling, Tap, taps_of
+from comq_onnx.stats.taps import taps_of
 
 
 @dataclass(frozen=True)
@@ -113,13 +104,8 @@ def estimate(
     batch = middle_batch(calibration)
     shapes = known_shapes(model, {name: value.shape for name, value in batch.items()})
     walked = inputs == "quantized" or lies_outside(prepared)
-    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes, inputs == "quantized")
+    job = Job(model, tuple(layers), grids, calibration, recipe, shapes, inputs == "quantized")
     return _sequential(job) if walked else _parallel(job)
-
-
-def lies_outside(prepared: onnx.ModelProto) -> bool:
-    """Whether weights are not held in memory: then layers are walked through one by one in any case."""
-    return any(is_external(tensor) for tensor in prepared.graph.initializer)
 
 
 def store_limit(
@@ -135,7 +121,7 @@ def store_limit(
     """
     model = widen_shapes(prepared)
     shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
-    return _Job(model, tuple(layers), {}, calibration, recipe, shapes, paired).store_limit
+    return Job(model, tuple(layers), {}, calibration, recipe, shapes, paired).store_limit
 
 
 @dataclass(frozen=True)
@@ -168,7 +154,7 @@ def steps_of(
     """
     model, names = widen_shapes(prepared), {layer.name for layer in missing}
     shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
-    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
+    job = Job(model, tuple(layers), grids, calibration, recipe, shapes)
     segments = job.segments
     wanted = [bool(s.stops) or any(layer.name in names for layer in s.layers) for s in segments]
     last = max((i for i, here in enumerate(wanted) if here), default=-1)
@@ -181,103 +167,7 @@ def steps_of(
     return Steps(forward, statistics, solve)
 
 
-def middle_batch(calibration: Calibration) -> Batch:
-    """The batch whose elements are nearest to the mean in number; synthetic ones are all alike."""
-    count = 1 if calibration.synthetic else None
-    sizes = [_elements(batch) for batch in islice(calibration.batches(), count)]
-    mean = sum(sizes) / len(sizes)
-    nearest = min(range(len(sizes)), key=lambda number: abs(sizes[number] - mean))
-    return next(islice(calibration.batches(), nearest, None))
-
-
-def _elements(batch: Batch) -> int:
-    return sum(value.size for value in batch.values())
-
-
-def widen_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in float32, for its shapes and sizes alone: values that lie elsewhere are not read."""
-    return widen(model, Nowhere())
-
-
-LEAST = 8
-"""Part of the limit that activations have in any case"""
-
-
-@dataclass(frozen=True)
-class _Job:
-    model: onnx.ModelProto
-    """Widened"""
-    layers: tuple[Layer, ...]
-    grids: Mapping[str, Grid]
-    calibration: Calibration
-    recipe: Recipe
-    shapes: Shapes
-    paired: bool = True
-    """Whether a quantized network runs beside the float one"""
-
-    @property
-    def batches(self) -> int:
-        return self.calibration.batch_count
-
-    @property
-    def limit(self) -> int:
-        return memory_limit(self.recipe.memory_gib)
-
-    @property
-    def segments(self) -> list[Segment]:
-        """Those of the sequential stream."""
-        blocks = residual_adds(self.model.graph, self.layers)[0] if self.recipe.bias == "block" else []
-        found = cut(self.model.graph, self.layers, [block.output for block in blocks])
-        return found if self.paired else [replace(segment, shared=True) for segment in found]
-
-    @property
-    def workspace(self) -> int:
-        """Bytes of sessions, statistics and the solver, most at a time."""
-        weights = {tensor.name: stored_bytes(tensor) for tensor in self.model.graph.initializer}
-        threads = cpu_engine(self.recipe.threads).threads
-        return workspace(self.segments, weights, self.shapes, threads, self.paired)
-
-    @property
-    def store_limit(self) -> int:
-        """Bytes of live activations in memory."""
-        limit = self.limit
-        return max(limit - self.workspace, limit // LEAST) if lies_outside(self.model) else limit // 2
-
-    @property
-    def file_bytes(self) -> int:
-        """Of the codes, and of all that is no layer's weight."""
-        whole = sum(stored_bytes(tensor) for tensor in self.model.graph.initializer)
-        sizes = {layer.name: math.prod(layer.layout.shape) for layer in self.layers}
-        return whole + sum(size * (self.grids[name].bits - 32) // 8 for name, size in sizes.items())
-
-    def unknown(self) -> tuple[str, ...]:
-        made = (name for node in self.model.graph.node for name in node.output if name)
-        return tuple(name for name in made if name not in self.shapes)
-
-    def rows(self, tap: Tap) -> int:
-        """Rows that the statistics of a tap are summed over, per group; 0 where shapes are not known."""
-        if tap.tensor not in self.shapes:
-            return 0
-        samples = self.calibration.samples
-        if tap.kind != "conv":
-            return self.batches * self.shapes[tap.tensor].size // (tap.rows * tap.groups)
-        layer = next(layer for layer in self.layers if layer.name == tap.layers[0])
-        if layer.output not in self.shapes:
-            return 0
-        total = math.prod(self.shapes[layer.output].shape[2:])
-        return samples * len(Sampling(self.recipe.seed, samples).positions(tap, total, 0))
-
-    def statistics(self, taps: Sequence[Tap], drifting: bool) -> tuple[float, float]:
-        """Work that is shared, and work of one core."""
-        parts = [summing(tap, self.rows(tap), self.calibration.samples, drifting) for tap in taps]
-        return sum(shared for shared, _ in parts), sum(alone for _, alone in parts)
-
-    def solving(self, drifting: bool) -> float:
-        grids = self.grids
-        return sum(solving(layer, grids[layer.name], self.recipe, drifting) for layer in self.layers)
-
-
-def _sequential(job: _Job) -> Estimate:
+def _sequential(job: Job) -> Estimate:
     segments = job.segments
     lives = lived(segments, job.shapes, graph_inputs(job.model), job.batches)
     room = job.limit // 2
@@ -307,7 +197,7 @@ def _sequential(job: _Job) -> Estimate:
     )
 
 
-def _peak(job: _Job, solving: int) -> int:
+def _peak(job: Job, solving: int) -> int:
     """Bytes of the process where weights are not held: while layers are solved, or while the file is run."""
     if not lies_outside(job.model):
         return 0
@@ -315,7 +205,7 @@ def _peak(job: _Job, solving: int) -> int:
     return resident() + WARM + max(solving, file if file <= job.limit else job.limit // 2)
 
 
-def _forward(segment: Segment, job: _Job) -> tuple[float, float]:
+def _forward(segment: Segment, job: Job) -> tuple[float, float]:
     """Running one segment on all batches: what cores share, and what one of them does."""
     if not segment.nodes or not segment.keeps:
         return 0.0, 0.0
@@ -325,7 +215,7 @@ def _forward(segment: Segment, job: _Job) -> tuple[float, float]:
     return networks * job.batches * shared, networks * (SESSION + job.batches * (CALL + carried))
 
 
-def _parallel(job: _Job) -> Estimate:
+def _parallel(job: Job) -> Estimate:
     taps = taps_of(job.layers)
     passes = passes_of(taps, job.shapes, job.limit, job.recipe.shards)
     grams = sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps)

@@ -117,7 +117,7 @@ def verify(
     if room.holds(bytes_at(path), TOLD):  # they come on top of this process
         checks += check_elsewhere(path, batches, target, limits, None if wide else ran.plain)
     else:
-        checks += not_looked_at(RUNTIMES.get(target.name, ()), "it would take more memory than --memory allows")
+        checks += not_looked_at(RUNTIMES.get(target.name, ()), "it would take more than --memory")
     return Verification(tuple(checks), fidelity(truth, ran.exact))
 
 

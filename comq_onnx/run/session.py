@@ -14,7 +14,6 @@ the runtime itself would go on with the CPU and say nothing.
 
 import contextlib
 import io as text
-import math
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,14 +25,14 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph import io
-from comq_onnx.graph.external import check_external, external_file, is_external, point_to, tensors_of
+from comq_onnx.graph.external import is_external, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
 from comq_onnx.graph.tensors import stored_bytes
+from comq_onnx.run.mapped import filled, mapped_values
 
 # The runtime's exceptions have no common base but Exception, and which of them exist depends on its version.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -43,11 +42,6 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 IN_MEMORY_LIMIT = 1 << 30
 """Bytes of tensors above which a proto is opened from a temporary file (protobuf stops at 2 GB)."""
-MAPPED_TYPES = frozenset(
-    (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)
-    + (TensorProto.INT32, TensorProto.INT64)
-)
-"""Element types of external tensors that NumPy and the runtime both know"""
 SILENT = 4
 CUDA = "CUDAExecutionProvider"
 BIAS_OPTIMIZER = "WeightBiasQuantization"
@@ -206,7 +200,7 @@ def open_session(
     """Load a model on its device. ComqError with the runtime's reason where it does not load.
 
     A proto of an IR version newer than the runtime may know is opened at the version its opset needs; a file
-    is opened as it is. `given` are values of initializers that the proto declares by `stub`: they are used
+    is opened as it is. `given` are values of initializers that the proto declares by `mapped.stub`: they are used
     where they are, on a CPU, and must not be changed.
     """
     chosen = options or SessionOptions()
@@ -217,63 +211,19 @@ def open_session(
     name = model.graph.name or "model"
     external = [tensor for tensor in tensors_of(model.graph) if is_external(tensor)]
     inside = bytes_to_write(model.graph) - sum(map(stored_bytes, external))
-    if inside < IN_MEMORY_LIMIT and (mapped := _mapped(model, external, chosen, given or {})) is not None:
+    if (
+        inside < IN_MEMORY_LIMIT
+        and (mapped := mapped_values(model, external, given or {}, chosen.device)) is not None
+    ):
         return _load(model.SerializeToString() + _ir_field(model), chosen, name, mapped)
     if given:
-        model = _filled(model, given)
+        model = filled(model, given)
     with tempfile.TemporaryDirectory(prefix="comq-") as folder:
         path = Path(folder) / "model.onnx"
         io.save(model, path)
         with path.open("ab") as file:
             file.write(_ir_field(model))
         return _load(str(path), chosen, name)
-
-
-def stub(name: str, values: np.ndarray) -> TensorProto:
-    """Stands in a proto for an initializer that `open_session` is given."""
-    kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-    tensor = TensorProto(name=name, data_type=kind, dims=values.shape)
-    point_to(tensor, "given", 0, values.nbytes)
-    return tensor
-
-
-def _filled(model: onnx.ModelProto, given: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy in which the stubs hold their values."""
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    for tensor in whole.graph.initializer:
-        if tensor.name in given:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(given[tensor.name], tensor.name))
-    return whole
-
-
-def _mapped(
-    model: onnx.ModelProto,
-    external: Sequence[TensorProto],
-    options: SessionOptions,
-    given: Mapping[str, np.ndarray],
-) -> dict[str, onnxruntime.OrtValue] | None:
-    """External initializers by name, mapped into memory from their files: pages that can be taken back.
-
-    None where the runtime cannot be given all of them so.
-    """
-    named = {tensor.name: tensor for tensor in model.graph.initializer if is_external(tensor)}
-    plain = all(tensor.data_type in MAPPED_TYPES and math.prod(tensor.dims) for tensor in external)
-    if len(named) < len(external) or not plain or (external and options.device != "cpu"):
-        return None
-    found = {}
-    for name, tensor in named.items():
-        if name in given:
-            found[name] = onnxruntime.OrtValue.ortvalue_from_numpy(given[name])
-            continue
-        path, offset, _ = external_file(tensor, None)
-        check_external(tensor, None, stored_bytes(tensor))
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        if offset % dtype.itemsize:
-            return None
-        values = np.memmap(path, dtype, "r", offset, tuple(tensor.dims))
-        found[name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
-    return found
 
 
 def outputs_on(
@@ -300,12 +250,13 @@ def _load(
     model: str | bytes,
     options: SessionOptions,
     where: str,
-    mapped: Mapping[str, onnxruntime.OrtValue] | None = None,
+    mapped: Mapping[str, np.ndarray] | None = None,
 ) -> Session:
     kind, _ = _parsed(options.device)
     missing = _preloaded(options.device) if kind == "cuda" else ""
     providers = _providers(options.device)
-    values, ort_options = mapped or {}, _ort_options(options)
+    ort_options = _ort_options(options)
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in (mapped or {}).items()}
     if values:
         ort_options.add_external_initializers(list(values), list(values.values()))
     try:

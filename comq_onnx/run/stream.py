@@ -6,7 +6,6 @@ What no quantized layer has touched is run and kept once for both.
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -14,15 +13,16 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.graph.cut import Segment, cut, every_node
-from comq_onnx.graph.layout import from_rows, per_column_to_output
 from comq_onnx.graph.tensors import Stored
-from comq_onnx.grid import dequantize
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
+from comq_onnx.run.live import Live, Shape
+from comq_onnx.run.mapped import stub
 from comq_onnx.run.parts import cut_out
-from comq_onnx.run.session import Session, SessionOptions, open_session, stub
-from comq_onnx.run.store import Key, Store
+from comq_onnx.run.replaced import broadcast_bias, float_weight, with_constants
+from comq_onnx.run.session import Session, SessionOptions, open_session
+from comq_onnx.run.store import Store
 from comq_onnx.run.widen import widened
 
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
@@ -32,37 +32,6 @@ LARGE = 1 << 20
 """Bytes of a weight that a session is given instead of a message that holds it"""
 UNCOMPENSATED = "/uncompensated"
 FLOATS = "use --inputs float"
-Shape = tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a `Stream` holds between two segments: of some neighbouring batches, all that has to be known."""
-
-    first: int
-    """Number of the first sample"""
-    entries: tuple[int, ...]
-    """Samples in each batch"""
-    arrays: Mapping[Key, np.ndarray]
-    kinds: Mapping[str, str]
-    types: Mapping[str, tuple[np.dtype, Shape | None]]
-    """By tensor; None for an axis that differs from batch to batch"""
-
-    def agreed(self, types: Sequence[Mapping[str, tuple[np.dtype, Shape | None]]]) -> "Live":
-        """The same as the streams of all batches see it, `types` being theirs."""
-        found = {
-            name: (kind, _agreed([each[name][1] for each in types])) for name, (kind, _) in types[0].items()
-        }
-        return replace(self, types=found)
-
-
-def _agreed(shapes: Sequence[Shape | None]) -> Shape | None:
-    known = shapes[0]
-    for shape in shapes[1:]:
-        if known is None or shape is None or len(known) != len(shape):
-            return None
-        known = tuple(a if a == b else None for a, b in zip(known, shape, strict=True))
-    return known
 
 
 class Stream:
@@ -117,11 +86,11 @@ class Stream:
         self._types: dict[str, tuple[np.dtype, Shape | None]] = {}
         self.feed(calibration)
 
-    def live(self) -> "Live":
+    def live(self) -> Live:
         """The live tensors, to go on from elsewhere: see `fork`."""
         return Live(self.first, tuple(self.entries), self.store.arrays(), dict(self._kind), dict(self._types))
 
-    def fork(self, live: "Live", limit: int) -> "Stream":
+    def fork(self, live: Live, limit: int) -> "Stream":
         """Another stream over the same model, with these live tensors and no quantized layer."""
         other = copy(self)
         other.first, other.entries, other.store = live.first, list(live.entries), Store(limit)
@@ -351,7 +320,7 @@ class Stream:
                 added[name + "/bias"] = numpy_helper.from_array(bias, name + "/bias")
                 result += [bare, helper.make_node("Add", [bare.output[0], name + "/bias"], [name])]
             elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-                result.append(_with_constants(node, replaced))
+                result.append(with_constants(node, replaced))
             else:
                 result.append(node)
         return result, added
@@ -367,35 +336,3 @@ def _answer(
         if network != QUANTIZED:
             raise
         raise NotPairedError(f"in the quantized network, {error.what}", fix=FLOATS) from error
-
-
-def float_weight(solution: Solution, layer: Layer) -> np.ndarray:
-    """What the codes stand for, in the weight tensor's shape, in float32 or wider."""
-    values = dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid)
-    return from_rows(values, layer.layout).astype(np.float64 if layer.dtype == "float64" else np.float32)
-
-
-def broadcast_bias(bias: np.ndarray, layer: Layer) -> np.ndarray:
-    """``(groups, cols)`` as it is added to the node's output."""
-    values = per_column_to_output(bias, layer.layout)
-    if layer.layout.kind in ("conv", "conv_transpose"):
-        values = values.reshape(-1, *(1,) * (len(layer.layout.shape) - 2))
-    return values.astype(np.float64 if layer.dtype == "float64" else np.float32)
-
-
-def _with_constants(node: NodeProto, replaced: dict[str, TensorProto]) -> NodeProto:
-    """A copy of the node whose subgraphs hold the replaced constants."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    _replace_inside(copy, replaced)
-    return copy
-
-
-def _replace_inside(node: NodeProto, replaced: dict[str, TensorProto]) -> None:
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for tensor in body.initializer:
-                if tensor.name in replaced:
-                    tensor.CopyFrom(replaced[tensor.name])
-            for inner in body.node:
-                _replace_inside(inner, replaced)

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from comq_onnx.graph.layout import from_rows, per_column_to_weight
 from comq_onnx.graph.locate import free_name
 from comq_onnx.graph.outside import Outside
-from comq_onnx.graph.tensors import array_tensor, bytes_of, float_tensor, quantized_tensor
+from comq_onnx.graph.tensors import array_tensor, bytes_of, float_tensor, message_of, quantized_tensor
 from comq_onnx.records import Layer, Layout, Solution
 from comq_onnx.targets.blocks import is_right_side, stored_block
 
@@ -55,7 +55,7 @@ class Piece:
 
     def _kept(self, tensor: gs.Constant) -> gs.Constant:
         if self.outside is not None:
-            self.outside.take(tensor._values.tensor)
+            self.outside.take(message_of(tensor))
         return tensor
 
     def node(self, op: str, inputs: list[gs.Tensor], **attrs: object) -> gs.Variable:

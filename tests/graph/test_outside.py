@@ -57,7 +57,9 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
     from onnx import GraphProto
 
     (tmp_path / "w").write_bytes(bytes(4000))
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1000], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[1000], data_location=TensorProto.EXTERNAL
+    )
     tensor.external_data.add(key="location", value="w")
     graph = GraphProto(initializer=[tensor])
     name_absolutely(graph, tmp_path, stored_bytes)

@@ -37,7 +37,9 @@ def test_parts_have_no_more_weights_than_they_may() -> None:
     parts = parts_of(proto.graph, 6000)
     assert len(parts) > 1
     for part in parts:
-        assert sum(sizes[n] for n in {name for node in part.nodes for name in node.input} & sizes.keys()) <= 6000
+        assert (
+            sum(sizes[n] for n in {name for node in part.nodes for name in node.input} & sizes.keys()) <= 6000
+        )
     assert [n.name for part in parts for n in part.nodes] == [n.name for n in proto.graph.node]
 
 
