@@ -200,8 +200,8 @@ def open_session(
     """Load a model on its device. ComqError with the runtime's reason where it does not load.
 
     A proto of an IR version newer than the runtime may know is opened at the version its opset needs; a file
-    is opened as it is. `given` are values of initializers that the proto declares by `mapped.stub`: they are used
-    where they are, on a CPU, and must not be changed.
+    is opened as it is. `given` are values of initializers that the proto declares by `mapped.stub`: on a CPU
+    they are used where they are, and must not be changed.
     """
     chosen = options or SessionOptions()
     if isinstance(model, Path):
@@ -211,10 +211,8 @@ def open_session(
     name = model.graph.name or "model"
     external = [tensor for tensor in tensors_of(model.graph) if is_external(tensor)]
     inside = bytes_to_write(model.graph) - sum(map(stored_bytes, external))
-    if (
-        inside < IN_MEMORY_LIMIT
-        and (mapped := mapped_values(model, external, given or {}, chosen.device)) is not None
-    ):
+    mapped = mapped_values(model, external, given or {}, chosen.device)
+    if inside < IN_MEMORY_LIMIT and mapped is not None:
         return _load(model.SerializeToString() + _ir_field(model), chosen, name, mapped)
     if given:
         model = filled(model, given)
