@@ -185,7 +185,7 @@ def report(folder: Path, args: argparse.Namespace) -> None:
         make_stack(folder, args.gigabytes * GB, args.width)
     float_bytes = (folder / "stack.onnx.data").stat().st_size
     command = [sys.executable, "-m", "comq_onnx", str(model), "-o", str(out), "--target", args.target]
-    command += ["--calibration-data", str(folder / "samples.npz"), "--memory", f"{limit}B"]
+    command += ["--calibration-data", str(folder / "samples.npz"), "--memory", f"{limit / GB}GB"]
     command += ["--inputs", args.inputs, *args.rest]
     found = watched(command, limit, folder / "log.txt")
     print(f"exit {found['exit']:.0f} after {found['seconds']:.0f} s; the log ends:")
