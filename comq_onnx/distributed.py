@@ -87,14 +87,14 @@ class _Run:
         folder, self._journal, self._shelf = places
         plan, self._samples = opened.plan, opened.calibration.samples
         self._mask = mask_input(recipe.mask_input, graph_inputs(plan.prepared), opened.calibration)
-        self._ground_here = _ground(plan.prepared, plan.layers, _on_worker(recipe), paired, (folder, cluster))
-        self._ground = cluster.submit(shards.same, self._ground_here)
+        ground = _ground(plan.prepared, plan.layers, _on_worker(recipe), paired, (folder, cluster))
+        self._ground = cluster.submit(shards.same, ground)
+        self._stream = shards.read(ground).stream
         sampling = Sampling(recipe.seed, self._samples, recipe.shards)
         self._shards = [
             cluster.submit(shards.same, shard)
             for shard in shards_of(opened.calibration, sampling, self._mask)
         ]
-        self._numbers = range(len(self._shards))
         self._held: dict[str, Solution] = {}
         self._drift: dict[str, float] = {}
         self._seen: set[str] = set()
@@ -136,10 +136,9 @@ class _Run:
 
     def _walk(self, solutions: dict[str, Any]) -> None:
         """Segment after segment, as `sequential.March` does."""
-        stream = shards.opened(self._ground_here).stream
         lives = [self._submit(shards.begin, shard) for shard in self._shards]
         types = self._types(lives)
-        for at, segment in enumerate(stream.segments):
+        for at, segment in enumerate(self._stream.segments):
             if len(solutions) == len(self._opened.plan.layers):
                 return
             inside = {n.name for n in every_node(segment.nodes)} & solutions.keys() if self._paired else set()
@@ -170,7 +169,7 @@ class _Run:
             return taps_of(segment.layers)
         outline = self._cluster.submit(shards.outline, lives[0])
         live = self._cluster.answers([outline])[0].agreed(self._agreed)
-        stream = shards.opened(self._ground_here).stream.fork(live, 0)
+        stream = self._stream.fork(live, 0)
         return taps_of(segment.layers, residuals_of(stream, segment))
 
     def _types(self, lives: Sequence[Any]) -> list[Mapping]:

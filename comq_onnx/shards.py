@@ -113,7 +113,12 @@ class Opened:
 
 @lru_cache(maxsize=1)
 def opened(ground: Ground) -> Opened:
-    """Read and cut the model, once in a process. ComqError where the file is another one by now."""
+    """`read`, once in a worker."""
+    return read(ground)
+
+
+def read(ground: Ground) -> Opened:
+    """Read and cut the model. ComqError where the file is another one by now."""
     message = ground.message if ground.path is None else ground.path.read_bytes()
     if digest_of(message) != ground.digest:
         raise ComqError(
