@@ -9,7 +9,7 @@ from copy import copy
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.graph.cut import Segment, cut, every_node
@@ -18,9 +18,8 @@ from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
 from comq_onnx.run.live import Live, Shape
-from comq_onnx.run.mapped import stub
 from comq_onnx.run.parts import cut_out
-from comq_onnx.run.replaced import broadcast_bias, float_weight, with_constants
+from comq_onnx.run.replaced import float_weight, quantized_nodes, replaced_weights
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.store import Store
 from comq_onnx.run.widen import widened
@@ -28,9 +27,6 @@ from comq_onnx.run.widen import widened
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
 _ASIDE = "aside"
 """The network of tensors that `Stream.replace` put aside"""
-LARGE = 1 << 20
-"""Bytes of a weight that a session is given instead of a message that holds it"""
-UNCOMPENSATED = "/uncompensated"
 FLOATS = "use --inputs float"
 
 
@@ -256,8 +252,9 @@ class Stream:
         constants: Mapping[str, TensorProto] = self._constants
         given: dict[str, np.ndarray] = {}
         if network == QUANTIZED:
-            replaced, given = self._replaced(nodes)
-            nodes, added = self._quantized(nodes, replaced)
+            solutions = self._solutions_of(nodes)
+            replaced, given = replaced_weights(self._layers, solutions, self._options.device)
+            nodes, added = quantized_nodes(nodes, self._layers, solutions, replaced)
             constants = ChainMap(added, replaced, self._constants)
         infos = {name: self._info(name) for name in segment.reads}
         model = cut_out(self._model, nodes, (segment.reads, outputs), constants, infos)
@@ -275,55 +272,16 @@ class Stream:
         """Of a layer, None where it is not quantized."""
         return self._shelf[name] if name in self._shelved else self._solutions.get(name)
 
+    def _solutions_of(self, nodes: Iterable[NodeProto]) -> dict[str, Solution]:
+        """Of the quantized layers among some nodes and in their bodies."""
+        names = [node.name for node in every_node(nodes) if node.name in self._layers]
+        return {name: found for name in names if (found := self._solution(name)) is not None}
+
     def _held(self, name: str) -> Solution:
         found = self._solution(name)
         if found is None:
             raise KeyError(name)
         return found
-
-    def _replaced(self, nodes: Iterable[NodeProto]) -> tuple[dict[str, TensorProto], dict[str, np.ndarray]]:
-        """What the codes of the quantized layers among `nodes`, or in their bodies, stand for, by weight.
-
-        Values of large ones are apart: a session takes them as they are, without the copies of a message.
-        """
-        found, given = {}, {}
-        for node in every_node(nodes):
-            layer = self._layers.get(node.name)
-            solution = self._solution(node.name) if layer else None
-            if not layer or not solution:
-                continue
-            values = float_weight(solution, layer)
-            if values.nbytes < LARGE or layer.in_subgraph or self._options.device != "cpu":
-                found[layer.weight] = numpy_helper.from_array(values, layer.weight)
-            else:
-                found[layer.weight], given[layer.weight] = stub(layer.weight, values), values
-        return found, given
-
-    def _quantized(
-        self, nodes: Iterable[NodeProto], replaced: dict[str, TensorProto]
-    ) -> tuple[list[NodeProto], dict[str, TensorProto]]:
-        """The nodes as the quantized network has them, and the constants that takes.
-
-        Weights keep their names, so that only compensating biases and subgraphs need new nodes.
-        """
-        result: list[NodeProto] = []
-        added: dict[str, TensorProto] = {}
-        for node in nodes:
-            solution = self._solution(node.name)
-            if solution is not None and solution.bias is not None:
-                layer, bare, name = self._layers[node.name], NodeProto(), node.output[0]
-                bare.CopyFrom(node)
-                bare.output[0] = name + UNCOMPENSATED
-                bias = broadcast_bias(solution.bias, layer)
-                if solution.position_bias is not None:
-                    bias = (bias + solution.position_bias).astype(bias.dtype)
-                added[name + "/bias"] = numpy_helper.from_array(bias, name + "/bias")
-                result += [bare, helper.make_node("Add", [bare.output[0], name + "/bias"], [name])]
-            elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-                result.append(with_constants(node, replaced))
-            else:
-                result.append(node)
-        return result, added
 
 
 def _answer(
