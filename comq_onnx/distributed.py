@@ -51,6 +51,8 @@ def solve_on_cluster(
     where solutions are kept.
     """
     check(recipe)
+    journal, shelf = kept
+    kept = (journal if shelf is None else shelf.journal, shelf)
     with tempfile.TemporaryDirectory(prefix="comq-") as folder, open_cluster(recipe.dask) as cluster:
         run = _Run(opened, recipe, paired, cluster, (Path(folder), *kept))
         return run.all_solved(partial(progress, "solve"))

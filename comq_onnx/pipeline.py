@@ -155,9 +155,7 @@ def solve_paired(
 ) -> Solved:
     """Layer after layer on the quantized network's inputs, here or on a cluster."""
     if recipe.dask:
-        return solve_on_cluster(
-            opened, recipe, True, progress, (shelf.journal if shelf is not None else journal, shelf)
-        )
+        return solve_on_cluster(opened, recipe, True, progress, (journal, shelf))
     return march(opened, recipe, progress, journal=journal, shelf=shelf)
 
 
