@@ -29,7 +29,7 @@ from comq_onnx.targets.placement import NOWHERE, ActivationRules, Placement, pla
 
 OTHER_TARGETS = "use --target ort, openvino or tensorrt, which have files of their own, or --activations none"
 
-IN_MEMORY = 4
+IN_MEMORY = 8
 """Weights are held in memory up to this part of it"""
 HALVED, KEPT_HALF = "stored as float16 by --rule", "kept float16 by --rule"
 
@@ -102,7 +102,7 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
 def too_large(model: Model, recipe: Recipe) -> bool:
     """Whether weights that lie in external files are better left there than held in memory.
 
-    They are where they would take more than a quarter of it, or than fits in one message.
+    They are where they would take more than an eighth of it (copies are made), or than fits in one message.
     """
     total, apart = stored_in(model)
     return apart > 0 and total > min(INLINE_BYTES, memory_limit(recipe.memory_gib) // IN_MEMORY)

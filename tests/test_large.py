@@ -142,13 +142,13 @@ def test_a_data_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stack_stays_within_the_limit_and_the_estimate(tmp_path: Path) -> None:
-    """100 MB of weights in 460 MB, of which the program by itself takes 330."""
+    """100 MB of weights in 520 MB, of which the program by itself takes 280."""
     environment = {**os.environ, "PYTHONPATH": str(TOOLS.parent)}
     made = "import bench_large, pathlib, sys; bench_large.make_stack(pathlib.Path(sys.argv[1]), 1e8, 256)"
     subprocess.run([sys.executable, "-c", made, str(tmp_path)], cwd=TOOLS, env=environment, check=True)
     words = [sys.executable, "-m", "comq_onnx", str(tmp_path / "stack.onnx"), "--effort", "fast"]
     words += ["--calibration-data", str(tmp_path / "samples.npz"), "--calibration-samples", "8"]
-    words += ["--memory", "460MB", "-o", str(tmp_path / "o.onnx")]
+    words += ["--memory", "520MB", "-o", str(tmp_path / "o.onnx")]
     dry, real = (
         subprocess.run([*words, *more], env=environment, check=True, capture_output=True, text=True).stdout
         for more in (["--dry-run"], [])
@@ -157,4 +157,4 @@ def test_a_stack_stays_within_the_limit_and_the_estimate(tmp_path: Path) -> None
     held = re.search(r"the process held (\d+) MiB at most", real)
     assert told
     assert held
-    assert int(held[1]) <= int(told[1]) <= 460e6 / 2**20
+    assert int(held[1]) <= int(told[1]) <= 520e6 / 2**20

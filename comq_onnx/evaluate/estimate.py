@@ -8,7 +8,7 @@ import onnx
 from comq_onnx.evaluate.footprint import WARM
 from comq_onnx.evaluate.job import Job, lies_outside, middle_batch, widen_shapes
 from comq_onnx.evaluate.live import lived, passes_of, summed_at_once, sums_bytes, tensor_bytes
-from comq_onnx.evaluate.room import TIMES
+from comq_onnx.evaluate.room import Room
 from comq_onnx.evaluate.speed import Speed
 from comq_onnx.evaluate.work import (
     CALL,
@@ -201,8 +201,7 @@ def _peak(job: Job, solving: int) -> int:
     """Bytes of the process where weights are not held: while layers are solved, or while the file is run."""
     if not lies_outside(job.model):
         return 0
-    file = TIMES * job.file_bytes
-    return resident() + WARM + max(solving, file if file <= job.limit else job.limit // 2)
+    return resident() + WARM + max(solving, Room(job.limit).taken(job.file_bytes))
 
 
 def _forward(segment: Segment, job: Job) -> tuple[float, float]:

@@ -12,7 +12,7 @@ SOLVING = 8
 FLOAT_SESSION, QUANTIZED_SESSION = 2, 8
 """Times a segment's weights: as mapped or made of codes, as packed by the runtime, and what making takes"""
 ITEM = 8
-WARM = 200 << 20
+WARM = 160 << 20
 """Bytes that a process comes to hold by compiling and loading what it solves with"""
 
 

@@ -21,7 +21,11 @@ TIMES = 3
 """Bytes that a runtime may take for each of the file's: as read, as rearranged for its kernels, as packed"""
 FLOOR = 1 << 26
 """Bytes that are run as a whole whatever the limit"""
-WEIGHTS, TENSORS = 8, 4
+PACKED = 4
+"""The same of a part's weights in float32"""
+TOLD = 6
+"""Times the bytes of a file that it takes to have its optimised graph beside the session"""
+WEIGHTS, TENSORS = 16, 4
 """Parts of the limit for the weights of a part of the model, and for the tensors between parts"""
 
 
@@ -35,6 +39,11 @@ class Room:
     def holds(self, size: int, times: int = TIMES) -> bool:
         """Whether a file of `size` bytes may be run as a whole."""
         return size * times <= max(self.limit, FLOOR)
+
+    def taken(self, size: int) -> int:
+        """About what checking a written file of `size` bytes takes, as a whole where that may be."""
+        whole = next((times * size for times in (TOLD, TIMES) if self.holds(size, times)), self.limit // 2)
+        return max(whole, PACKED * self.limit // WEIGHTS) + FLOOR
 
     def outputs(
         self,

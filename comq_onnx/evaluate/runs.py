@@ -9,13 +9,11 @@ import numpy as np
 import onnx
 
 from comq_onnx.evaluate.agreement import Outputs
-from comq_onnx.evaluate.room import Room
+from comq_onnx.evaluate.room import TOLD, Room
 from comq_onnx.run.session import SessionOptions, open_session, outputs_on
 
 ONE_MESSAGE = 1_900_000_000
 """Bytes above which onnxruntime cannot write its optimised graph as one message."""
-TOLD = 6
-"""Times the bytes of a file that it takes to have its optimised graph beside the session"""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from comq_onnx.evaluate.agreement import (
 )
 from comq_onnx.evaluate.parity import ROUNDED_LIMIT, RUNTIMES, Limits, not_looked_at, parity
 from comq_onnx.evaluate.readback import WrittenFile
-from comq_onnx.evaluate.room import located_message, model_bytes, room_of
-from comq_onnx.evaluate.runs import ONE_MESSAGE, TOLD, Ran, bytes_at, run
+from comq_onnx.evaluate.room import TOLD, located_message, model_bytes, room_of
+from comq_onnx.evaluate.runs import ONE_MESSAGE, Ran, bytes_at, run
 from comq_onnx.graph.half import holds_half
 from comq_onnx.graph.layout import from_rows
 from comq_onnx.graph.scopes import scopes
