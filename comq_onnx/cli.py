@@ -105,6 +105,13 @@ def main() -> None:
 @click.option(
     "--memory", "memory_gib", type=Gibibytes(), default=0.0, help="Bound, such as 2GB [default: half of all]."
 )
+@click.option("--shards", type=int, default=2, show_default=True, help="Parts of the samples summed apart.")
+@click.option(
+    "--dask",
+    default="",
+    metavar="ADDRESS",
+    help="Sum and solve on a Dask cluster: tcp://HOST:8786, or local:4 for workers of its own.",
+)
 @click.option(
     "--device", default="auto", show_default=True, help="Where to solve: auto (the CPU), cpu, cuda, cuda:1."
 )
@@ -219,7 +226,7 @@ def run(model: Path, output: Path, data: Any, how: tuple[Recipe, Path | None], q
 
 def show_plan(model: Path, data: Any, recipe: Recipe) -> None:
     """The layers, the size of the file, and what a run would take; without running the model."""
-    from comq_onnx.evaluate.report import model_bytes
+    from comq_onnx.evaluate.room import model_bytes
     from comq_onnx.evaluate.table import print_plan
     from comq_onnx.planning import plan as plan_of
     from comq_onnx.targets.size import file_bytes

@@ -1,5 +1,7 @@
 """The one exception for what a user can put right. Everything else is a bug and keeps its traceback."""
 
+from functools import partial
+
 
 class ComqError(Exception):
     """Bad input, said in one sentence: where it is, what is wrong, what to do.
@@ -18,6 +20,10 @@ class ComqError(Exception):
         self.what, self.where, self.fix = what, where, fix
         text = f"{where}: {what}" if where else what
         super().__init__(f"{text}; {fix}." if fix else f"{text}.")
+
+    def __reduce__(self) -> tuple[partial["ComqError"], tuple[str]]:
+        """It crosses from one process to another as it is."""
+        return partial(type(self), where=self.where, fix=self.fix), (self.what,)
 
 
 class NotPairedError(ComqError):

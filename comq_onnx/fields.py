@@ -74,6 +74,8 @@ class RecipeFields(TypedDict, total=False):
     max_length: int
     mask_input: str
     memory_gib: float | str
+    shards: int
+    dask: str
     device: str
     threads: int
     seed: int

@@ -1,5 +1,8 @@
 """Statistics of all samples from those of two halves, and of the second half from the other two."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,20 @@ def merged(first: InputStats | None, second: InputStats | None) -> InputStats | 
     for array in (mean, gram):
         array.flags.writeable = False
     return InputStats(mean, gram, count, first, drift)
+
+
+def of_shards(shards: Sequence[InputStats | None]) -> InputStats | None:
+    """The statistics of all samples from those of an even number of shards of them, added in this order.
+
+    The first half of the shards is that of the samples.
+    """
+    middle = len(shards) // 2
+    return merged(reduce(_added, shards[:middle]), reduce(_added, shards[middle:]))
+
+
+def _added(first: InputStats | None, second: InputStats | None) -> InputStats | None:
+    total = merged(first, second)
+    return total and replace(total, half=None)
 
 
 def halves(stats: InputStats, xp: Any = np) -> tuple[InputStats, InputStats]:

@@ -1,7 +1,6 @@
 """The order of things: read `quantize` and you know the program."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,35 +8,31 @@ from typing import Any, Unpack
 
 import onnx
 
-from comq_onnx.backends.engine import compiled
 from comq_onnx.budgeting import settle_budget
+from comq_onnx.distributed import check as check_cluster
+from comq_onnx.distributed import solve_on_cluster
 from comq_onnx.dropping import settle_drop
 from comq_onnx.errors import ComqError, NotPairedError
-from comq_onnx.evaluate.command import command_line, versions
-from comq_onnx.evaluate.remarks import remarks
-from comq_onnx.evaluate.report import Report, model_bytes
+from comq_onnx.evaluate.command import command_line
+from comq_onnx.evaluate.report import Report
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
 from comq_onnx.fields import RecipeFields
-from comq_onnx.graph.cut import refusal
-from comq_onnx.graph.io import check_output, load, move_into_place, save
+from comq_onnx.graph.cut import cut, refusal, uncuttable
+from comq_onnx.graph.io import check_output, move_into_place, save
 from comq_onnx.interrupt import held_back, temporary_folder
 from comq_onnx.keywords import settled
 from comq_onnx.layerwise import Solved
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import Opened, Progress, describe, open_run, silent
 from comq_onnx.recipe import Recipe
+from comq_onnx.reporting import make_report
 from comq_onnx.resume import Journal, check_folder, open_journal
-from comq_onnx.run.data import Calibration
 from comq_onnx.sensitivity import settle
 from comq_onnx.sequential import march
-from comq_onnx.targets import TARGETS
+from comq_onnx.shelf import Shelf
 from comq_onnx.twins import choose_twins
-from comq_onnx.version import __version__
 from comq_onnx.writing import Made, Outcome, stamp, write
 
-NOT_COMPILED = (
-    "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
-)
 PARALLEL = "layers were solved on the float network's inputs: "
 
 
@@ -80,6 +75,8 @@ def quantize(
     """
     recipe, started = settled(recipe, fields), time.monotonic()
     path = check_output(model, Path(output))
+    if recipe.dask:
+        check_cluster(recipe)
     folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)
     allocation, asked = None, recipe
@@ -129,20 +126,42 @@ def solve_model(
 ) -> Solved:
     """Solve every layer: one after the other on the quantized network's inputs, or all on the float one's."""
     inputs, why = inputs_for(opened, recipe)
+    outside = opened.plan.outside
+    shelf = Shelf(outside, journal) if outside else None
     if inputs == "quantized":
         try:
-            solved = march(opened, recipe, progress, journal=journal)
+            solved = solve_paired(opened, recipe, progress, journal, shelf)
         except NotPairedError as error:
             if recipe.inputs == "quantized":
                 raise
             inputs, why = "float", (PARALLEL + error.what,)
             _check_inputs(inputs, why, recipe)
-            if journal:
-                journal.clear()
-    if inputs == "float":
+            for begun in (journal, shelf.journal if shelf is not None else None):
+                if begun:
+                    begun.clear()
+            shelf = Shelf(outside, journal) if outside else None
+    if inputs == "float" and recipe.dask:
+        solved = solve_on_cluster(opened, recipe, False, progress, (journal, shelf))
+    elif inputs == "float" and shelf is not None and not one_network_refusal(opened):
+        solved = march(opened, recipe, progress, shelf=shelf, paired=False)
+    elif inputs == "float":
         solved = solve_all(survey(opened, recipe, progress), recipe, progress, journal)
     taken = journal.note(len(opened.plan.layers)) if journal else ()
     return replace(solved, notes=(*why, *taken, *solved.notes))
+
+
+def solve_paired(
+    opened: Opened, recipe: Recipe, progress: Progress, journal: Journal | None, shelf: Shelf | None
+) -> Solved:
+    """Layer after layer on the quantized network's inputs, here or on a cluster."""
+    if recipe.dask:
+        return solve_on_cluster(opened, recipe, True, progress, (journal, shelf))
+    return march(opened, recipe, progress, journal=journal, shelf=shelf)
+
+
+def one_network_refusal(opened: Opened) -> str:
+    """Why the float network cannot be run segment by segment, as a clause; empty where it can."""
+    return uncuttable(cut(opened.plan.prepared.graph, opened.plan.layers))
 
 
 def inputs_for(opened: Opened, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
@@ -194,7 +213,7 @@ def put_in_place(
     """Write beside `path`, verify, and only then move there; the files that are there now."""
     with temporary_folder(".comq-", path.parent) as scratch:
         draft = scratch / path.name
-        written = save(outcome.model, draft)
+        written = save(outcome.model, draft, apart=opened.plan.outside is not None)
         progress("verify", 0, 1)
         checks = verify_written(draft, opened, outcome, recipe)
         progress("verify", 1, 1)
@@ -220,56 +239,3 @@ def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe
             fix="try another --target, or exclude the layer named here with --nodes-to-exclude",
         )
     return checks
-
-
-def machine_notes(model: onnx.ModelProto, recipe: Recipe) -> tuple[str, ...]:
-    """What is so of the file on some machines: a sentence for each of the target's rules that says so."""
-    found = [finding for finding in TARGETS[recipe.target].lint(model) if finding.severity == "note"]
-    counts = Counter((finding.rule, finding.fix) for finding in found)
-    return tuple(f"rule {rule} speaks of {count} layers: {fix}." for (rule, fix), count in counts.items())
-
-
-def fed_shapes(calibration: Calibration) -> dict[str, list[tuple[int, ...]]]:
-    """Shapes of each input's batches."""
-    shapes: dict[str, list[tuple[int, ...]]] = {}
-    for batch in calibration.batches():
-        for name, values in batch.items():
-            shapes.setdefault(name, []).append(values.shape)
-    return shapes
-
-
-def make_report(
-    recipe: Recipe,
-    opened: Opened,
-    made: tuple[Solved, Outcome, Verification],
-    files: Sequence[Path],
-    seconds: float,
-) -> Report:
-    """Everything that happened, for the table and for ``--report``."""
-    plan_, calibration, (solved, outcome, checks) = opened.plan, opened.calibration, made
-    return Report(
-        version=__version__,
-        recipe=recipe.as_dict(),
-        target=recipe.target,
-        files=tuple(str(f) for f in files),
-        bytes_before=model_bytes(plan_.source),
-        bytes_after=sum(f.stat().st_size for f in files),
-        opset_before=plan_.opset_before,
-        opset_after=load(outcome.model).opset,
-        calibration=calibration.description,
-        synthetic=calibration.synthetic,
-        lines=outcome.lines,
-        verification=checks,
-        notes=(
-            *remarks(outcome.lines, recipe, calibration, checks),
-            *solved.notes,
-            *outcome.notes,
-            *machine_notes(outcome.model, recipe),
-            *TARGETS[recipe.target].advice(str(files[0]), outcome.model, fed_shapes(calibration)),
-            *([] if compiled() or recipe.device.startswith("cuda") else [NOT_COMPILED]),
-        ),
-        seconds=seconds,
-        activations=outcome.grids,
-        spreads=outcome.spreads,
-        versions=versions(),
-    )

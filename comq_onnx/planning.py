@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,9 +11,11 @@ import onnx
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.find import find_layers
-from comq_onnx.graph.io import load, to_proto
+from comq_onnx.graph.io import Model, load, stored_in, to_proto
+from comq_onnx.graph.outside import ScratchFile
 from comq_onnx.graph.prepare import prepare
 from comq_onnx.graph.rules import by_rule, governed
+from comq_onnx.graph.spill import INLINE_BYTES
 from comq_onnx.graph.tensors import FLOAT_DTYPES
 from comq_onnx.graph.vocabulary import vocabulary
 from comq_onnx.grid import Grid
@@ -21,11 +23,14 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Skipped
 from comq_onnx.run.data import Calibration, open_calibration
 from comq_onnx.run.specs import input_specs
+from comq_onnx.stats.memory import memory_limit
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import NOWHERE, ActivationRules, Placement, place
 
 OTHER_TARGETS = "use --target ort, openvino or tensorrt, which have files of their own, or --activations none"
 
+IN_MEMORY = 8
+"""Weights are held in memory up to this part of it"""
 HALVED, KEPT_HALF = "stored as float16 by --rule", "kept float16 by --rule"
 
 
@@ -55,6 +60,8 @@ class Plan:
     """Which activations are stored in 8 bits"""
     halved: tuple[Layer, ...] = ()
     """Layers whose weights are stored as float16, and computed in float32; they are none of `layers`"""
+    outside: ScratchFile | None = field(default=None, repr=False, compare=False)
+    """Where weights are that are not in external files already; None where all are held in memory"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
     before = loaded.opset
     rules = target.activations(recipe, given)
     ready = prepare(loaded, target.required_opset(loaded, recipe), absorb=rules is not None)
+    outside = ready.outside = ScratchFile() if too_large(loaded, recipe) else None
     found, skipped = find_layers(ready, recipe)
     found, halved, skipped = set_halves_apart(found, skipped, recipe)
     check_any(found, (skipped, halved), model)
@@ -86,7 +94,18 @@ def plan(model: str | Path | onnx.ModelProto, recipe: Recipe, given: bool = Fals
     grids, notes = choose_grids(layers, recipe, placement)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
     kept = tuple(skipped)
-    return Plan(source, to_proto(ready), tuple(layers), kept, grids, notes, before, placement, tuple(halved))
+    return Plan(
+        source, to_proto(ready), tuple(layers), kept, grids, notes, before, placement, tuple(halved), outside
+    )
+
+
+def too_large(model: Model, recipe: Recipe) -> bool:
+    """Whether weights that lie in external files are better left there than held in memory.
+
+    They are where they would take more than an eighth of it (copies are made), or than fits in one message.
+    """
+    total, apart = stored_in(model)
+    return apart > 0 and total > min(INLINE_BYTES, memory_limit(recipe.memory_gib) // IN_MEMORY)
 
 
 def set_halves_apart(

@@ -39,6 +39,8 @@ CHOICES = {
     "block_size": ("auto", *BLOCKS),
 }
 """The values of the fields that have a list of them."""
+UNTOLD = ("threads", "memory_gib", "dask")
+"""Fields that change no file."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ class Recipe:
 
     `preprocess` is how pictures and sounds become inputs (`preprocess.parse` reads it), `max_length` how many
     tokens of a line of text are fed, 0 for what its tokenizer says.
+
+    `shards` are parts of the samples whose statistics are summed apart and then added, in order: an even
+    number, and more of them than 2 change last digits. `dask`, ``tcp://scheduler:8786`` or ``local:4``, sums
+    them and solves layers on the workers of a Dask cluster; it changes no file.
 
     `bias` ``"auto"`` compensates for ``comq`` and leaves the baselines as published; ``"channel"`` always
     does. Besides, ``"position"`` adds a bias for each position of an output, where all samples have the same
@@ -117,6 +123,8 @@ class Recipe:
     max_length: int = 0
     mask_input: str = ""
     memory_gib: float = 0.0
+    shards: int = 2
+    dask: str = ""
     device: str = "auto"
     threads: int = 0
     seed: int = 0
@@ -177,6 +185,14 @@ class Recipe:
         if self.threads < 0:
             raise ComqError(
                 f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"
+            )
+        if self.shards < 2 or self.shards % 2:
+            raise ComqError(
+                f"{self.shards} parts do not make two halves", where="--shards", fix="use 2, 4, 6 or more"
+            )
+        if self.dask and not re.fullmatch(r"local:[1-9][0-9]*|[a-z]+://.+", self.dask):
+            raise ComqError(
+                f"{self.dask!r} is no cluster", where="--dask", fix="use tcp://HOST:PORT or local:4"
             )
         for name in ("calibration_samples", "batch_size"):
             if getattr(self, name) < 1:
@@ -256,7 +272,7 @@ class Recipe:
 
     def as_json(self) -> str:
         """`as_dict` on one line, for a model's metadata; without what changes no file."""
-        telling = {k: v for k, v in self.as_dict().items() if k not in ("threads", "memory_gib")}
+        telling = {k: v for k, v in self.as_dict().items() if k not in UNTOLD}
         return json.dumps(telling, sort_keys=True)
 
 

@@ -73,11 +73,21 @@ class Journal:
 
     def get(self, name: str) -> Entry | None:
         """What is known of a layer; None where it was not solved, or its file is damaged."""
+        found = self._entry(name)
+        if found:
+            self._taken.add(name)
+        return found
+
+    def solution(self, name: str) -> Solution | None:
+        """What was put of a layer in this run, or taken from an earlier one; None as in `get`."""
+        found = self._entry(name)
+        return found[0] if found else None
+
+    def _entry(self, name: str) -> Entry | None:
         found = self._read(name, LAYER)
         if found is None:
             return None
         meta, arrays = found
-        self._taken.add(name)
         optional = {key: arrays.get(key) for key in ARRAYS[2:]}
         kinds = {"grid": Grid(**meta["grid"]), "quality": Quality(**meta["quality"])}
         solution = Solution(

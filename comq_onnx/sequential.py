@@ -5,7 +5,7 @@ The graph is cut at the inputs of its layers (`graph.cut`) and two networks are 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnx import ModelProto
 from comq_onnx.allocate.modcap import differing, modcap
 from comq_onnx.backends.engine import open_engine
 from comq_onnx.compensation import BlockBiases, PositionBiases
-from comq_onnx.evaluate.estimate import Steps, steps_of
+from comq_onnx.evaluate.estimate import Steps, steps_of, store_limit
 from comq_onnx.graph.adjacent import Pair, adjacent
 from comq_onnx.graph.cut import Segment, streamed
 from comq_onnx.graph.io import load, to_proto
@@ -29,6 +29,7 @@ from comq_onnx.run.session import SessionOptions
 from comq_onnx.run.stream import Stream
 from comq_onnx.run.tapped import fixed_shapes, graph_inputs
 from comq_onnx.run.widen import widen
+from comq_onnx.shelf import Shelf
 from comq_onnx.stats.collect import notes_on
 from comq_onnx.stats.mask import mask_input
 from comq_onnx.stats.memory import memory_limit
@@ -42,43 +43,95 @@ def march(
     progress: Progress = silent,
     correct: bool = True,
     journal: Journal | None = None,
+    shelf: Shelf | None = None,
+    paired: bool = True,
 ) -> Solved:
     """Solve every layer on the quantized network's inputs.
 
     With `correct` off the float network's inputs are not looked at: codes are solved for the float weights.
     Layers that `journal` holds are not solved again, nor is what they see summed; it is given the others.
+    Solutions are held in memory unless there is a `shelf`, whose journal is written then.
+
+    Without `paired`, layers are solved on the float network's inputs, and that network alone is run: as
+    `parallel` does, but with one segment's weights and statistics in memory at a time.
     """
-    return March(opened, recipe, progress, correct, journal).run()
+    kept = Kept(journal if shelf is None else shelf.journal, shelf)
+    return March(opened, recipe, progress, Mode(correct, paired), kept).run()
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Which networks are walked through; see `march`."""
+
+    correct: bool = True
+    paired: bool = True
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where solved layers are kept besides, or instead of memory."""
+
+    journal: Journal | None = None
+    shelf: Shelf | None = None
+
+
+MODE, NOT_KEPT = Mode(), Kept()
 
 
 class March:
     """One walk through the model: what is known so far, and the steps it is made of."""
 
     def __init__(
-        self, opened: Opened, recipe: Recipe, progress: Progress, correct: bool, journal: Journal | None
+        self, opened: Opened, recipe: Recipe, progress: Progress, mode: Mode = MODE, kept: Kept = NOT_KEPT
     ) -> None:
         self._plan, self._calibration = opened.plan, opened.calibration
-        self._recipe, self._told, self._correct = recipe, partial(progress, "solve"), correct
-        self._journal = journal
+        self._recipe, self._told, self._mode = recipe, partial(progress, "solve"), mode
+        self._journal, self._shelf = kept.journal, kept.shelf
         self._model, self._engine = load(opened.plan.prepared), open_engine(recipe.device, recipe.threads)
         self._named = {layer.name: layer for layer in opened.plan.layers}
         self._grids = opened.plan.grids
-        wide = widen(to_proto(self._model))
-        self._sampling = Sampling(recipe.seed, self._calibration.samples)
+        wide = widen(to_proto(self._model), opened.plan.outside)
+        self._sampling = Sampling(recipe.seed, self._calibration.samples, recipe.shards)
         self._mask = mask_input(recipe.mask_input, graph_inputs(wide), self._calibration)
         self._limit = memory_limit(recipe.memory_gib)
         options = SessionOptions(threads=self._engine.threads, device=recipe.run_device)
-        self._blocks = BlockBiases(wide.graph, opened.plan.layers if recipe.bias == "block" else (), journal)
+        self._blocks = BlockBiases(
+            wide.graph, opened.plan.layers if recipe.bias == "block" else (), kept.journal
+        )
         self._joint: list[str] = []
         self._pairs = self._chosen(wide)
         held = {b: [self._named[p.first].input for p in pairs] for b, pairs in self._pairs.items()}
         limit, stops = self._limit // 2, self._blocks.stops
-        self._stream = Stream(wide, opened.plan.layers, self._calibration, options, limit, stops, held)
+        layers, paired = opened.plan.layers, mode.paired
+        if kept.shelf is not None:
+            limit = store_limit(opened.plan.prepared, layers, self._calibration, recipe, paired)
+        self._stream = Stream(wide, layers, self._calibration, options, limit, stops, held, paired)
         self._positions = PositionBiases(self._stream, bool(self._mask), fixed_shapes(wide))
-        self._solutions: dict[str, Solution] = {}
+        self._held: dict[str, Solution] = {}
         self._seconds: dict[str, float] = {}
         self._drift: dict[str, float] = {}
         self._seen: set[str] = set()
+
+    @property
+    def _solutions(self) -> Mapping[str, Solution]:
+        """Those there are, by layer."""
+        return self._held if self._shelf is None else self._shelf
+
+    def _hold(self, name: str, solution: Solution) -> None:
+        """Have a solution, which the journal of a shelf holds already."""
+        if self._shelf is None:
+            self._held[name] = solution
+        else:
+            self._shelf.add(name)
+            if self._mode.paired:
+                self._stream.shelve(name, self._shelf)
+
+    def _keep(self, name: str, solution: Solution) -> None:
+        """Have a solution, and let the journal have it first."""
+        if self._journal:
+            drift = self._drift.get(name) if name in self._seen else None
+            self._journal.put(name, solution, drift, self._seconds[name])
+        self._hold(name, solution)
 
     def run(self) -> Solved:
         """All layers in order; those that see no activations come first."""
@@ -101,7 +154,9 @@ class March:
                 self._join(segment, masks)
             self._stream.free(segment.frees)
         self._meter.finish()
-        ordered = {layer.name: self._solutions[layer.name] for layer in layers}
+        ordered = (
+            {layer.name: self._held[layer.name] for layer in layers} if self._shelf is None else self._shelf
+        )
         notes = notes_on(layers, self._seen, self._mask, self._calibration)
         said = {"position": self._positions.notes, "block": self._blocks.notes}
         notes = (*notes, *said.get(self._recipe.bias, tuple)(), *self._joint)
@@ -118,12 +173,16 @@ class March:
         for layer in self._plan.layers:
             if self._journal and (found := self._journal.get(layer.name)):
                 solution, drift, self._seconds[layer.name] = found
-                self._solutions[layer.name] = solution
-                self._stream.quantize(layer.name, solution)
+                self._hold(layer.name, solution)
+                if self._shelf is None and self._mode.paired:
+                    self._stream.quantize(layer.name, solution)
                 self._positions.take(layer, solution)
-                if streamed(layer):
+                if not streamed(layer):
+                    continue
+                if self._mode.paired:
                     self._drift[layer.name] = drift or 0.0
-                    self._seen |= set() if drift is None else {layer.name}
+                if drift is not None or not self._mode.paired:
+                    self._seen.add(layer.name)
 
     def _missing(self, layers: Sequence[Layer]) -> list[Layer]:
         return [layer for layer in layers if layer.name not in self._solutions]
@@ -138,7 +197,8 @@ class March:
         found = self._look(segment, masks)
         self._meter.add(sum(self._work.statistics[layer.name] for layer in segment.layers))
         self._seen |= {name for name, (stats, _) in found.items() if stats}
-        self._drift |= {name: energy for name, (_, energy) in found.items()}
+        if self._mode.paired:
+            self._drift |= {name: energy for name, (_, energy) in found.items()}
         return {name: stats for name, (stats, _) in found.items()}
 
     def _look(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, tuple[InputStats | None, float]]:
@@ -146,7 +206,7 @@ class March:
         how = (self._engine, self._limit // 2)
         found = collect_pairs(self._stream, segment, self._sampling, masks, how)
         energy = {name: s.drift.energy if s and s.drift else 0.0 for name, s in found.items()}
-        kept = found if self._correct else {name: s and _without_drift(s) for name, s in found.items()}
+        kept = found if self._mode.correct else {name: s and _without_drift(s) for name, s in found.items()}
         return {name: (stats, energy[name]) for name, stats in kept.items()}
 
     def _chosen(self, model: ModelProto) -> dict[str, list[Pair]]:
@@ -187,9 +247,10 @@ class March:
                 self._recipe,
             )
             joined = join(site, self._solutions)
-            self._solutions |= joined.solutions
             if joined.solutions:
                 self._drift[second.name] = joined.drift
+            for name, solution in joined.solutions.items():
+                self._keep(name, solution)
             self._joint.append(joined.note)
 
     def _solve(
@@ -202,15 +263,14 @@ class March:
         named = {layer.name: layer for layer in layers}
 
         def keep(name: str, solution: Solution, spent: float) -> None:
-            self._stream.quantize(name, solution)
+            if self._mode.paired:
+                self._stream.quantize(name, solution)
             if self._recipe.bias == "position":
-                residual = (residuals or {}).get(name, "") if self._correct else ""
+                residual = (residuals or {}).get(name, "") if self._mode.correct else ""
                 solution = self._positions.improve(named[name], solution, residual)
                 self._stream.quantize(name, solution)
-            self._solutions[name], self._seconds[name] = solution, spent
-            if self._journal:
-                drift = self._drift[name] if name in self._seen else None
-                self._journal.put(name, solution, drift, spent)
+            self._seconds[name] = spent
+            self._keep(name, solution)
             self._meter.add(self._work.solve[name])
 
         solve_layers(self._model, layers, stats, self._grids, (self._recipe, self._engine), keep)

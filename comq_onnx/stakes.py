@@ -18,7 +18,7 @@ from comq_onnx.allocate.knapsack import Limit, choose
 from comq_onnx.allocate.storage import storages
 from comq_onnx.budget import parse_size
 from comq_onnx.errors import ComqError
-from comq_onnx.evaluate.report import model_bytes
+from comq_onnx.evaluate.room import model_bytes
 from comq_onnx.graph.rules import governed
 from comq_onnx.latency.measure import measure_latency
 from comq_onnx.latency.model import LatencyModel, parse_latency

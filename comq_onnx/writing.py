@@ -1,7 +1,9 @@
 """A model with its solutions in it: what the target writes, what was said of it, and where it comes from."""
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import onnx
 
@@ -63,11 +65,14 @@ def write(
     """
     plan_ = opened.plan
     model = load(plan_.prepared)
+    model.outside = plan_.outside
     target = TARGETS[recipe.target]
     stored = Stored(plan_.placement, grids or {}, twins or {})
     written = target.rewrite(model, plan_.layers, solved.solutions, recipe, stored)
     halved = store_halved(model, plan_.halved, target, recipe)
-    solutions = {**solved.solutions, **{w.layer: w.solution for w in written if w.solution is not None}}
+    changed = {w.layer: w.solution for w in written if w.solution is not None}
+    # Not one dict: those that lie on disk are read one at a time.
+    solutions: Mapping[str, Solution] = ChainMap(changed, cast(dict[str, Solution], solved.solutions))
     share_equal_weights(model)
     taken = names_in(model) if solved.blocks else set()
     for block in solved.blocks:

@@ -29,6 +29,8 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "mrecg": st.just(0),  # it goes with some solvers only
     "preprocess": st.sampled_from(["", "imagenet", "yolo,size=320x640", "mean255=127,128,129,std255=128"]),
     "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
+    "shards": st.integers(1, 50).map(lambda half: 2 * half),
+    "dask": st.sampled_from(["", "local:2", "tcp://10.0.0.1:8786"]),
 }
 KINDS = {bool: st.booleans(), int: st.integers(1, 10**6), str: TEXTS, tuple: LISTS}
 
@@ -61,7 +63,8 @@ def test_every_field_is_written_by_its_flag(field: str, tmp_path: Path) -> None:
     }[type(default)]  # fmt: skip
     if field in CHOICES:
         other = next(value for value in CHOICES[field] if value != default)
-    other = {"target_size": "0.2x", "max_drop": "0.5%", "preprocess": "imagenet,colour=bgr"}.get(field, other)
+    special = {"target_size": "0.2x", "max_drop": "0.5%", "preprocess": "imagenet,colour=bgr"}
+    other = {**special, "shards": 4, "dask": "local:2"}.get(field, other)
     more = {"twin_ranges": {"activations": "int8"}, "metric": {"max_drop": "0.5%"}}.get(field, {})
     recipe = Recipe(**{field: "cuda:1" if field == "device" else other}, **more)
     path = tmp_path / "recipe.toml"

@@ -117,7 +117,7 @@ def test_layers_behind_a_rejected_pair_see_what_they_saw(monkeypatch):
 def test_nothing_is_left_alive_and_disk_changes_nothing(memory):
     run, recipe = opened("depthwise", mrecg=1)
     plain = march(run, recipe)
-    walk = March(run, Recipe(**{**QUANTIZED, "mrecg": 1, "memory_gib": memory}), lambda *_: None, True, None)
+    walk = March(run, Recipe(**{**QUANTIZED, "mrecg": 1, "memory_gib": memory}), lambda *_: None)
     assert same(walk.run(), plain)
     assert walk._stream.store.held == 0
     assert (walk._stream.store.spilled > 0) == (memory > 0)

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from graphs import model, weight
 
-from comq_onnx import Recipe, pipeline, quantize
+from comq_onnx import Recipe, pipeline, quantize, reporting
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import open_run
 
@@ -92,9 +92,9 @@ def test_the_same_run_gives_the_same_bytes(
 def test_a_solver_that_is_not_compiled_is_told(
     net: onnx.ModelProto, data: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pipeline.NOT_COMPILED not in quantize(net, tmp_path / "a.onnx", data, Recipe(solver="rtn")).notes
-    monkeypatch.setattr(pipeline, "compiled", lambda: False)
-    assert pipeline.NOT_COMPILED in quantize(net, tmp_path / "b.onnx", data, Recipe(solver="rtn")).notes
+    assert reporting.NOT_COMPILED not in quantize(net, tmp_path / "a.onnx", data, Recipe(solver="rtn")).notes
+    monkeypatch.setattr(reporting, "compiled", lambda: False)
+    assert reporting.NOT_COMPILED in quantize(net, tmp_path / "b.onnx", data, Recipe(solver="rtn")).notes
 
 
 def test_one_sample_is_told_to_be_few(

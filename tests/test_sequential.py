@@ -96,7 +96,7 @@ def test_little_memory_is_kept_to() -> None:
     proto = deep()
     tight = recipe(memory_gib=2e-5)
     opened = open_run(proto, samples(proto, 60), tight)
-    walk = March(opened, tight, lambda *_: None, True, None)
+    walk = March(opened, tight, lambda *_: None)
     walk.run()
     store = walk._stream.store
     assert store.spilled > 0

@@ -15,11 +15,11 @@ import onnx
 
 from comq_onnx.evaluate.closeness import Classes, Closeness, Measured, closeness, measure
 from comq_onnx.evaluate.comparison import Comparison, Latency, ModelFacts, Setting
-from comq_onnx.evaluate.estimate import middle_batch
 from comq_onnx.evaluate.heads import classes_of
+from comq_onnx.evaluate.job import middle_batch
 from comq_onnx.evaluate.pairing import Pairing, Side, pair, renamed, side
 from comq_onnx.evaluate.parting import Parting, part
-from comq_onnx.evaluate.report import model_bytes
+from comq_onnx.evaluate.room import model_bytes
 from comq_onnx.graph.external import tensors_of
 from comq_onnx.graph.half import holds_half
 from comq_onnx.graph.io import default_opset, load, to_proto

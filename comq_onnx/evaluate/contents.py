@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from comq_onnx.evaluate.report import model_bytes
+from comq_onnx.evaluate.room import model_bytes
 from comq_onnx.graph.io import read_message
 from comq_onnx.graph.scopes import Scope
 from comq_onnx.graph.tensors import stored_bytes

@@ -1,36 +1,33 @@
 """What a run will take, told without running the model: bytes of the file, memory, disk, node runs, time."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import onnx
 
+from comq_onnx.evaluate.footprint import WARM
+from comq_onnx.evaluate.job import Job, lies_outside, middle_batch, widen_shapes
 from comq_onnx.evaluate.live import lived, passes_of, summed_at_once, sums_bytes, tensor_bytes
+from comq_onnx.evaluate.room import Room
 from comq_onnx.evaluate.speed import Speed
 from comq_onnx.evaluate.work import (
     CALL,
     SESSION,
-    Shapes,
     checking,
     forward_of,
     moving,
     solving,
-    summing,
 )
-from comq_onnx.graph.cut import Segment, cut
-from comq_onnx.graph.residual import residual_adds
+from comq_onnx.graph.cut import Segment
 from comq_onnx.graph.shapes import known_shapes
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer
-from comq_onnx.run.data import Batch, Calibration
+from comq_onnx.run.data import Calibration
 from comq_onnx.run.tapped import graph_inputs, needed_nodes
-from comq_onnx.run.widen import widen
-from comq_onnx.stats.memory import memory_limit
+from comq_onnx.stats.memory import resident
 from comq_onnx.stats.tap_sum import HALVES
-from comq_onnx.stats.taps import Sampling, Tap, taps_of
+from comq_onnx.stats.taps import taps_of
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,9 @@ class Estimate:
     rows: Mapping[str, int]
     """Calibration rows per group, by layer that is solved on activations"""
     work: Work
+    peak: int = 0
+    """Bytes of the whole process, most at a time, pages mapped from files among them; 0 where weights are
+    held in memory"""
     unknown: tuple[str, ...] = field(default=())
     """Tensors whose shapes cannot be told without running the model"""
 
@@ -100,11 +100,28 @@ def estimate(
     inputs
         Those that layers are solved on, ``quantized`` or ``float``.
     """
-    model = widen(prepared)
+    model = widen_shapes(prepared)
     batch = middle_batch(calibration)
     shapes = known_shapes(model, {name: value.shape for name, value in batch.items()})
-    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
-    return _sequential(job) if inputs == "quantized" else _parallel(job)
+    walked = inputs == "quantized" or lies_outside(prepared)
+    job = Job(model, tuple(layers), grids, calibration, recipe, shapes, inputs == "quantized")
+    return _sequential(job) if walked else _parallel(job)
+
+
+def store_limit(
+    prepared: onnx.ModelProto,
+    layers: Sequence[Layer],
+    calibration: Calibration,
+    recipe: Recipe,
+    paired: bool,
+) -> int:
+    """Bytes of live activations in memory that leave room for the work on one segment after another.
+
+    For a model whose weights are not held in memory.
+    """
+    model = widen_shapes(prepared)
+    shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
+    return Job(model, tuple(layers), {}, calibration, recipe, shapes, paired).store_limit
 
 
 @dataclass(frozen=True)
@@ -135,9 +152,9 @@ def steps_of(
 
     Of the segments behind the last of them, and behind the last stop, nothing.
     """
-    model, names = widen(prepared), {layer.name for layer in missing}
+    model, names = widen_shapes(prepared), {layer.name for layer in missing}
     shapes = known_shapes(model, {name: value.shape for name, value in middle_batch(calibration).items()})
-    job = _Job(model, tuple(layers), grids, calibration, recipe, shapes)
+    job = Job(model, tuple(layers), grids, calibration, recipe, shapes)
     segments = job.segments
     wanted = [bool(s.stops) or any(layer.name in names for layer in s.layers) for s in segments]
     last = max((i for i, here in enumerate(wanted) if here), default=-1)
@@ -150,98 +167,44 @@ def steps_of(
     return Steps(forward, statistics, solve)
 
 
-def middle_batch(calibration: Calibration) -> Batch:
-    """The batch whose elements are nearest to the mean in number; synthetic ones are all alike."""
-    count = 1 if calibration.synthetic else None
-    sizes = [_elements(batch) for batch in islice(calibration.batches(), count)]
-    mean = sum(sizes) / len(sizes)
-    nearest = min(range(len(sizes)), key=lambda number: abs(sizes[number] - mean))
-    return next(islice(calibration.batches(), nearest, None))
-
-
-def _elements(batch: Batch) -> int:
-    return sum(value.size for value in batch.values())
-
-
-@dataclass(frozen=True)
-class _Job:
-    model: onnx.ModelProto
-    """Widened"""
-    layers: tuple[Layer, ...]
-    grids: Mapping[str, Grid]
-    calibration: Calibration
-    recipe: Recipe
-    shapes: Shapes
-
-    @property
-    def batches(self) -> int:
-        return self.calibration.batch_count
-
-    @property
-    def limit(self) -> int:
-        return memory_limit(self.recipe.memory_gib)
-
-    @property
-    def segments(self) -> list[Segment]:
-        """Those of the sequential stream."""
-        blocks = residual_adds(self.model.graph, self.layers)[0] if self.recipe.bias == "block" else []
-        return cut(self.model.graph, self.layers, [block.output for block in blocks])
-
-    def unknown(self) -> tuple[str, ...]:
-        made = (name for node in self.model.graph.node for name in node.output if name)
-        return tuple(name for name in made if name not in self.shapes)
-
-    def rows(self, tap: Tap) -> int:
-        """Rows that the statistics of a tap are summed over, per group; 0 where shapes are not known."""
-        if tap.tensor not in self.shapes:
-            return 0
-        samples = self.calibration.samples
-        if tap.kind != "conv":
-            return self.batches * self.shapes[tap.tensor].size // (tap.rows * tap.groups)
-        layer = next(layer for layer in self.layers if layer.name == tap.layers[0])
-        if layer.output not in self.shapes:
-            return 0
-        total = math.prod(self.shapes[layer.output].shape[2:])
-        return samples * len(Sampling(self.recipe.seed, samples).positions(tap, total, 0))
-
-    def statistics(self, taps: Sequence[Tap], drifting: bool) -> tuple[float, float]:
-        """Work that is shared, and work of one core."""
-        parts = [summing(tap, self.rows(tap), self.calibration.samples, drifting) for tap in taps]
-        return sum(shared for shared, _ in parts), sum(alone for _, alone in parts)
-
-    def solving(self, drifting: bool) -> float:
-        grids = self.grids
-        return sum(solving(layer, grids[layer.name], self.recipe, drifting) for layer in self.layers)
-
-
-def _sequential(job: _Job) -> Estimate:
+def _sequential(job: Job) -> Estimate:
     segments = job.segments
     lives = lived(segments, job.shapes, graph_inputs(job.model), job.batches)
     room = job.limit // 2
+    held = job.store_limit
     taps = [tap for segment in segments for tap in taps_of(segment.layers)]
-    sums, alone = job.statistics(taps, drifting=True)
+    sums, alone = job.statistics(taps, job.paired)
     forward = [_forward(segment, job) for segment in segments]
     shared = {
         "forward": sum(work for work, _ in forward),
         "statistics": sums,
-        "solve": job.solving(drifting=True),
+        "solve": job.solving(job.paired),
         "check": checking(job.layers),
     }
+    statistics = summed_at_once(segments, room, job.paired, job.recipe.shards)
     return Estimate(
-        inputs="quantized",
-        statistics=summed_at_once(segments, room),
+        inputs="quantized" if job.paired else "float",
+        statistics=statistics,
         activations=lives.peak,
-        disk=max(0, lives.peak - room),
+        disk=max(0, lives.peak - held),
         limit=job.limit,
         node_runs=lives.node_runs,
         batches=job.batches,
         rows={name: job.rows(tap) for tap in taps for name in tap.layers},
         work=Work(shared, {"forward": sum(work for _, work in forward), "statistics": alone}),
+        peak=_peak(job, min(lives.peak, held) + max(statistics, job.workspace)),
         unknown=job.unknown(),
     )
 
 
-def _forward(segment: Segment, job: _Job) -> tuple[float, float]:
+def _peak(job: Job, solving: int) -> int:
+    """Bytes of the process where weights are not held: while layers are solved, or while the file is run."""
+    if not lies_outside(job.model):
+        return 0
+    return resident() + WARM + max(solving, Room(job.limit).taken(job.file_bytes))
+
+
+def _forward(segment: Segment, job: Job) -> tuple[float, float]:
     """Running one segment on all batches: what cores share, and what one of them does."""
     if not segment.nodes or not segment.keeps:
         return 0.0, 0.0
@@ -251,9 +214,9 @@ def _forward(segment: Segment, job: _Job) -> tuple[float, float]:
     return networks * job.batches * shared, networks * (SESSION + job.batches * (CALL + carried))
 
 
-def _parallel(job: _Job) -> Estimate:
+def _parallel(job: Job) -> Estimate:
     taps = taps_of(job.layers)
-    passes = passes_of(taps, job.shapes, job.limit)
+    passes = passes_of(taps, job.shapes, job.limit, job.recipe.shards)
     grams = sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps)
     nodes = [needed_nodes(job.model.graph.node, {tap.tensor for tap in group}) for group in passes]
     tensors = max((tensor_bytes(group, job.shapes) for group in passes), default=0)
@@ -270,7 +233,7 @@ def _parallel(job: _Job) -> Estimate:
     kept = grams if len(passes) > 1 else 0
     return Estimate(
         inputs="float",
-        statistics=max(map(sums_bytes, passes), default=0) + kept,
+        statistics=max((sums_bytes(group, job.recipe.shards) for group in passes), default=0) + kept,
         activations=tensors,
         disk=kept if grams > job.limit else 0,
         limit=job.limit,

@@ -7,7 +7,7 @@ import numpy as np
 
 from comq_onnx.evaluate.work import Shapes
 from comq_onnx.graph.cut import Segment
-from comq_onnx.stats.tap_sum import sum_bytes
+from comq_onnx.stats.tap_sum import HALVES, sum_bytes
 from comq_onnx.stats.taps import Tap, taps_of
 
 NETWORKS = 2
@@ -52,29 +52,33 @@ def bytes_of(shapes: Shapes, name: str) -> int:
     return shapes[name].bytes if name in shapes else 0
 
 
-def summed_at_once(segments: Sequence[Segment], limit: int) -> int:
-    """Most bytes of sums at a time where each segment is summed by itself, within `limit` where that goes."""
+def summed_at_once(segments: Sequence[Segment], limit: int, paired: bool = True, shards: int = HALVES) -> int:
+    """Most bytes of sums at a time where each segment is summed by itself, within `limit` where that goes.
+
+    `paired` is whether the quantized network's inputs are summed beside the float one's.
+    """
     most = 0
     for segment in segments:
-        needs = [sum_bytes(tap, np, drifting=True) for tap in taps_of(segment.layers, segment.residuals)]
+        taps = taps_of(segment.layers, segment.residuals if paired else None)
+        needs = [sum_bytes(tap, np, paired, shards) for tap in taps]
         most = max(most, min(sum(needs), max(limit, *needs)) if needs else 0)
     return most
 
 
-def passes_of(taps: Sequence[Tap], shapes: Shapes, limit: int) -> list[list[Tap]]:
+def passes_of(taps: Sequence[Tap], shapes: Shapes, limit: int, shards: int = HALVES) -> list[list[Tap]]:
     """Taps whose sums and tensors fit in memory together, as `stats.collect` shares them out."""
     passes: list[list[Tap]] = []
     for tap in taps:
         here = [*passes[-1], tap] if passes else [tap]
-        if not passes or sums_bytes(here) + tensor_bytes(here, shapes) > limit:
+        if not passes or sums_bytes(here, shards) + tensor_bytes(here, shapes) > limit:
             passes.append([])
         passes[-1].append(tap)
     return passes
 
 
-def sums_bytes(taps: Sequence[Tap]) -> int:
+def sums_bytes(taps: Sequence[Tap], shards: int = HALVES) -> int:
     """Sums of these taps on the float network's inputs."""
-    return sum(sum_bytes(tap, np) for tap in taps)
+    return sum(sum_bytes(tap, np, shards=shards) for tap in taps)
 
 
 def tensor_bytes(taps: Sequence[Tap], shapes: Shapes) -> int:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.readback_forms import DOMAIN, WEIGHT_ZERO, lookup_shape, nbits_weight, scale_behind
 from comq_onnx.graph.scopes import Scope, integer_attribute, scopes
+from comq_onnx.graph.tensors import Stored
 from comq_onnx.records import Layer
 
 ROW_STEPS = ("BitwiseAnd", "Cast", "Mul", "Reshape", "Sub")
@@ -56,7 +56,7 @@ def trace(name: str, scope: Scope) -> ReadWeight:
     """The tensor `name` as computed from initializers, and the integer codes it is made of."""
     tensor = scope.tensor(name)
     if tensor is not None:
-        array = numpy_helper.to_array(tensor)
+        array = Stored(tensor).load()
         is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
         return ReadWeight(None if is_float else array.astype(np.int16), array.astype(np.float64), name)
     node = scope.producer(name)

@@ -3,10 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
-
-import onnx
 
 from comq_onnx.allocate.allocation import Allocation
 from comq_onnx.evaluate.spread import Spread
@@ -130,15 +127,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def model_bytes(model: onnx.ModelProto | Path) -> int:
-    """Bytes a model takes on disk, its external data included."""
-    if isinstance(model, onnx.ModelProto):
-        return model.ByteSize()
-    tensors = onnx.load(model, load_external_data=False).graph.initializer
-    places = {e.value for t in tensors for e in t.external_data if e.key == "location"}
-    return model.stat().st_size + sum((model.parent / place).stat().st_size for place in places)
 
 
 def sqnr(signal: float, error: float) -> float | None:

@@ -197,6 +197,11 @@ def estimate_lines(estimate: Estimate, seconds: Mapping[str, float] | None) -> l
         f"{binary(estimate.activations)} for activations, {disk} "
         f"(limit {binary(estimate.limit)}; --memory sets it).",
     ]
+    if estimate.peak:
+        lines.append(
+            f"Weights stay in their files: the process would hold about {binary(estimate.peak)} at most, "
+            "what is mapped from files counted."
+        )
     if seconds is None:
         lines.append("Time is not estimated on a GPU.")
     else:

@@ -23,6 +23,7 @@ from comq_onnx.evaluate.agreement import (
 )
 from comq_onnx.evaluate.parity import ROUNDED_LIMIT, RUNTIMES, Limits, not_looked_at, parity
 from comq_onnx.evaluate.readback import WrittenFile
+from comq_onnx.evaluate.room import TOLD, located_message, model_bytes, room_of
 from comq_onnx.evaluate.runs import ONE_MESSAGE, Ran, bytes_at, run
 from comq_onnx.graph.half import holds_half
 from comq_onnx.graph.layout import from_rows
@@ -32,7 +33,7 @@ from comq_onnx.grid import dequantize
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
-from comq_onnx.run.session import SessionOptions, is_float, open_session, outputs_on
+from comq_onnx.run.session import SessionOptions, is_float
 from comq_onnx.run.widen import widen
 from comq_onnx.targets import TARGETS, Target
 from comq_onnx.targets.blocks import is_right_side
@@ -40,6 +41,7 @@ from comq_onnx.targets.blocks import is_right_side
 BATCHES = 4
 SMALL_WEIGHT = 2048
 """Bytes of codes below which an unfused DequantizeLinear costs nothing worth telling."""
+UNSEEN = "not looked at: its float32 form takes more memory than --memory allows"
 FLOAT_RUNS = "the float model runs"
 """Name of the check that fails where the samples, not the file, are to blame."""
 
@@ -81,34 +83,41 @@ def verify(
     """Check the file at `path` against the float model `reference` and the `solutions` it should hold.
 
     Failures are recorded, never raised: the caller decides. Models in bfloat16, which onnxruntime does not
-    run on a CPU, are run in their float32 form, and the check says so.
+    run on a CPU, are run in their float32 form, and the check says so. What takes more memory than `recipe`
+    allows is run part by part.
     """
-    target = TARGETS[recipe.target]
+    target, room = TARGETS[recipe.target], room_of(recipe)
     checks = [check_format(path, reference)]
     if checks[0].fatal and not checks[0].ok:
         return Verification(tuple(checks))
-    proto = onnx.load(path)
+    proto = located_message(path)
     held = check_codes if target.stores_codes else check_values
     checks += [held(proto, layers, solutions), check_rules(proto, recipe, layers)]
     wide = any(layer.dtype == "bfloat16" for layer in layers)
+    if wide and not room.holds(model_bytes(reference)):
+        return Verification((*checks, Check("runs in onnxruntime", True, UNSEEN)))
     if wide:
         reference = widen(onnx.load(reference) if isinstance(reference, Path) else reference)
     batches = list(islice(calibration.batches(), BATCHES))
     try:
-        truth = outputs_on(open_session(reference, SessionOptions()), batches)
+        truth = room.outputs(reference, batches, SessionOptions())
     except ComqError as error:
         return Verification((*checks, Check(FLOAT_RUNS, False, str(error), fatal=True)))
     try:
-        ran = run(widen(proto) if wide else path, path, batches, not target.for_onnxruntime)
+        ran = run(widen(proto) if wide else path, path, batches, not target.for_onnxruntime, room)
     except ComqError as error:
         return Verification((*checks, Check("runs in onnxruntime", False, str(error), fatal=True)))
-    checks.append(_runs(wide))
+    whole = room.holds(bytes_at(path))
+    checks.append(_runs(wide, whole))
     if target.for_onnxruntime:
         checks.append(check_fused(ran.optimized, WrittenFile(proto), layers))
     limits = Limits(HALF_LIMIT if holds_half(proto) else EXACT_LIMIT, deployed_limit(layers))
     limits = limits.for_file(proto, distance(truth, ran.plain))
     checks += check_optimized(truth, ran, limits)
-    checks += check_elsewhere(path, batches, target, limits, None if wide else ran.plain)
+    if room.holds(bytes_at(path), TOLD):  # they come on top of this process
+        checks += check_elsewhere(path, batches, target, limits, None if wide else ran.plain)
+    else:
+        checks += not_looked_at(RUNTIMES.get(target.name, ()), "it would take more than --memory")
     return Verification(tuple(checks), fidelity(truth, ran.exact))
 
 
@@ -235,7 +244,7 @@ def check_fused(optimized: onnx.ModelProto | None, file: WrittenFile, layers: Se
     """No large DequantizeLinear is left in onnxruntime's optimised graph, except where one was asked for."""
     name = "weights fused"
     if optimized is None:
-        return Check(name, True, "not looked at: the optimised graph is too large for one message")
+        return Check(name, True, "not looked at: the optimised graph takes too much memory")
     left = large_dequantize(optimized)
     asked = [(layer, why) for layer in layers if left and (why := expected_unfused(layer))]
     reasons = {file.weight(layer).initializer: why for layer, why in asked}
@@ -288,8 +297,10 @@ def fidelity(truth: Outputs, found: Outputs) -> tuple[Fidelity, ...]:
     return tuple(lines)
 
 
-def _runs(wide: bool) -> Check:
+def _runs(wide: bool, whole: bool) -> Check:
     how = "in its float32 form: onnxruntime has no bfloat16 kernels for a CPU" if wide else "as it is"
+    if not whole:
+        how = "part by part: as a whole it takes more memory than --memory allows"
     return Check("runs in onnxruntime", True, how, fatal=True)
 
 

@@ -89,11 +89,12 @@ def refusal(graph: GraphProto, layers: Sequence[Layer]) -> str:
     nodes that no layer depends on, or sequences that begin and end within a segment.
     """
     off = {tensor.name for tensor in graph.initializer if _is_false(tensor)}
-    for segment in cut(graph, layers):
+    segments = cut(graph, layers)
+    if why := uncuttable(segments):
+        return why
+    for segment in segments:
         for node in segment.nodes:
-            if node.op_type in NOT_TENSORS and not set(segment.keeps).isdisjoint(node.output):
-                return f"'{node.name}' ({node.op_type}) makes something other than a tensor"
-            inner = (n for body in _bodies(node) for n in _all_nodes(body))
+            inner = (n for body in _bodies(node) for n in every_node(body.node))
             for each in () if segment.shared else (node, *inner):
                 name = f"'{each.name}' ({each.op_type})"
                 training = each.op_type == "Dropout" and len(each.input) > 2 and each.input[2]
@@ -101,6 +102,15 @@ def refusal(graph: GraphProto, layers: Sequence[Layer]) -> str:
                     return f"{name} makes other numbers on every run"
                 if each.op_type in SELECTIONS:
                     return f"{name} selects by value, which the two networks may do differently"
+    return ""
+
+
+def uncuttable(segments: Sequence[Segment]) -> str:
+    """Why not even one network can be run in these segments, as a clause; empty where nothing is known."""
+    for segment in segments:
+        for node in segment.nodes:
+            if node.op_type in NOT_TENSORS and not set(segment.keeps).isdisjoint(node.output):
+                return f"'{node.name}' ({node.op_type}) makes something other than a tensor"
     return ""
 
 
@@ -217,7 +227,7 @@ def touched_nodes(nodes: Sequence[NodeProto], layers: Sequence[Layer]) -> set[in
     tensors: set[str] = set()
     found = set()
     for i, node in enumerate(nodes):
-        inner = (n.name for body in _bodies(node) for n in _all_nodes(body))
+        inner = (n.name for body in _bodies(node) for n in every_node(body.node))
         if node.name in names or not names.isdisjoint(inner) or not tensors.isdisjoint(reads_of(node)):
             found.add(i)
             tensors.update(name for name in node.output if name)
@@ -277,8 +287,9 @@ def _bodies(node: NodeProto) -> list[GraphProto]:
     ]
 
 
-def _all_nodes(graph: GraphProto) -> Iterable[NodeProto]:
-    for node in graph.node:
+def every_node(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
+    """`nodes`, and those in their bodies."""
+    for node in nodes:
         yield node
         for body in _bodies(node):
-            yield from _all_nodes(body)
+            yield from every_node(body.node)

@@ -1,6 +1,6 @@
 """Tensors whose values lie in a file beside the model (ONNX external data)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -99,6 +99,18 @@ def point_to(tensor: TensorProto, location: str, offset: int, length: int) -> No
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
         tensor.external_data.add(key=key, value=value)
+
+
+def name_absolutely(graph: onnx.GraphProto, folder: Path, size: Callable[[TensorProto], int]) -> None:
+    """Make external tensors of a graph read from `folder` refer to their files by absolute paths, in place.
+
+    `size` gives the bytes of a tensor. ComqError where a file lies outside the folder, or is none or short.
+    """
+    for tensor in tensors_of(graph):
+        if is_external(tensor):
+            check_external(tensor, folder, size(tensor))
+            path, offset, _ = external_file(tensor, folder)
+            point_to(tensor, str(path.resolve()), offset, size(tensor))
 
 
 def tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:

@@ -19,9 +19,10 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph.external import check_external, is_external, read_external, tensors_of
 from comq_onnx.graph.inline import inline_functions
 from comq_onnx.graph.opset import nodes_in
+from comq_onnx.graph.outside import Outside
 from comq_onnx.graph.reader import Reader, Sources
 from comq_onnx.graph.spill import INLINE_BYTES, bytes_to_write, spill
-from comq_onnx.graph.tensors import Tensor, bytes_of, float_tensor, quantized_tensor, stored_bytes
+from comq_onnx.graph.tensors import Stored, Tensor, bytes_of, float_tensor, quantized_tensor, stored_bytes
 from comq_onnx.graph.writer import Writer, homes_of
 
 __all__ = [
@@ -45,6 +46,7 @@ class Model:
 
     `shell` is the model message without graph and functions: metadata, producer, documentation, imports.
     `sources` remembers the messages of nodes and values (`graph.reader`); `index` is `graph.locate`'s.
+    `outside` takes large constants that are made anew, where memory is short.
     """
 
     graph: gs.Graph
@@ -52,6 +54,7 @@ class Model:
     path: Path | None = None
     sources: Sources = field(default_factory=Sources)
     index: dict[str, tuple[gs.Node, gs.Graph]] = field(default_factory=dict)
+    outside: Outside | None = None
 
     @property
     def opset(self) -> int:
@@ -97,11 +100,19 @@ def from_proto(proto: ModelProto, path: Path | None, outer: ChainMap[str, Tensor
 def to_proto(model: Model) -> ModelProto:
     """The model as a message of its own; its IR version is the smallest its opsets need, and at least 4.
 
-    External weights are read in as long as the whole stays below what one message can hold; a larger model
-    refers to its files by their absolute path, which `save` understands.
+    External weights are read in as long as the whole stays below what one message can hold; a larger model,
+    and one with an `outside`, refers to its files by their absolute path, which `save` understands.
     """
-    total = sum(bytes_of(constant) for constant in homes_of(model.graph, {}, model.sources).values())
-    return write_model(model, Writer(model.sources, embed=total < INLINE_BYTES))
+    outside = model.outside
+    embed = outside is None and stored_in(model)[0] < INLINE_BYTES
+    return write_model(model, Writer(model.sources, embed, outside=outside))
+
+
+def stored_in(model: Model) -> tuple[int, int]:
+    """Bytes of all constants, and of those in external files."""
+    constants = homes_of(model.graph, {}, model.sources).values()
+    apart = (c for c in constants if isinstance(c._values, Stored) and is_external(c._values.tensor))
+    return sum(map(bytes_of, constants)), sum(map(bytes_of, apart))
 
 
 def write_model(model: Model, writer: Writer) -> ModelProto:
@@ -115,10 +126,11 @@ def write_model(model: Model, writer: Writer) -> ModelProto:
     return proto
 
 
-def save(proto: ModelProto, path: Path) -> list[Path]:
+def save(proto: ModelProto, path: Path, apart: bool = False) -> list[Path]:
     """Write `proto` to `path`, and above 2 GB its weights to ``<name>.data`` beside it; the files written.
 
-    Files are written elsewhere and then renamed: what was at `path` stays until the new file is whole.
+    With `apart`, weights go there whatever the size, so that only one of them is in memory at a time. Files
+    are written elsewhere and then renamed: what was at `path` stays until the new file is whole.
 
     Raises
     ------
@@ -132,7 +144,7 @@ def save(proto: ModelProto, path: Path) -> list[Path]:
         raise ComqError("it is a folder", where=str(path), fix="name a file")
     try:
         with tempfile.TemporaryDirectory(prefix=".comq-", dir=path.parent) as scratch:
-            return move_into_place(_write(proto, Path(scratch) / path.name), path.parent)
+            return move_into_place(_write(proto, Path(scratch) / path.name, apart), path.parent)
     except OSError as error:
         raise ComqError(
             f"it cannot be written ({error.strerror})", where=str(path), fix="choose another output"
@@ -156,9 +168,9 @@ def default_opset(proto: ModelProto, where: str) -> int:
     return max(versions)
 
 
-def _write(proto: ModelProto, path: Path) -> list[Path]:
+def _write(proto: ModelProto, path: Path, apart: bool) -> list[Path]:
     external = any(is_external(tensor) for tensor in tensors_of(proto.graph))
-    if bytes_to_write(proto.graph) >= INLINE_BYTES:
+    if apart or bytes_to_write(proto.graph) >= INLINE_BYTES:
         data = path.with_name(path.name + ".data")
         path.write_bytes(spill(proto, data).SerializeToString())
         return [path, data]

@@ -10,7 +10,7 @@ from comq_onnx.graph.external import is_external, point_to, read_external, tenso
 from comq_onnx.graph.tensors import stored_bytes
 
 INLINE_BYTES = 2_000_000_000  # a message may not exceed 2**31 - 1 bytes; the rest is for the graph itself
-_SMALL = 1024  # below this a tensor stays in the model: shapes and scalars must be readable without the data
+SMALL = 1024  # below this a tensor stays in the model: shapes and scalars must be readable without the data
 _ALIGN = 4096  # lets a runtime map each weight into memory
 
 
@@ -27,7 +27,7 @@ def spill(proto: ModelProto, data: Path) -> ModelProto:
     with data.open("wb") as file:
         for tensor in proto.graph.initializer:
             copy = light.graph.initializer.add()
-            if stored_bytes(tensor) <= _SMALL:
+            if stored_bytes(tensor) <= SMALL:
                 copy.CopyFrom(tensor)
                 copy_raw = raw_bytes(tensor) if is_external(tensor) else None
                 if copy_raw is not None:
@@ -38,11 +38,11 @@ def spill(proto: ModelProto, data: Path) -> ModelProto:
             copy.name, copy.data_type, copy.doc_string = tensor.name, tensor.data_type, tensor.doc_string
             copy.dims.extend(tensor.dims)
             copy.metadata_props.extend(tensor.metadata_props)
-            offset, length = _append(file, raw_bytes(tensor))
+            offset, length = append(file, raw_bytes(tensor))
             point_to(copy, data.name, offset, length)
         for tensor in tensors_of(light.graph):
             if is_external(tensor) and Path(tensor.external_data[0].value).is_absolute():
-                offset, length = _append(file, read_external(tensor, None, stored_bytes(tensor)))
+                offset, length = append(file, read_external(tensor, None, stored_bytes(tensor)))
                 point_to(tensor, data.name, offset, length)
     return light
 
@@ -56,7 +56,8 @@ def raw_bytes(tensor: TensorProto) -> bytes:
     return numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
 
 
-def _append(file: BinaryIO, values: bytes) -> tuple[int, int]:
+def append(file: BinaryIO, values: bytes) -> tuple[int, int]:
+    """Write `values` at the end of `file`, aligned; their offset and length."""
     file.write(b"\0" * (-file.tell() % _ALIGN))
     offset = file.tell()
     file.write(values)

@@ -145,6 +145,12 @@ def float_tensor(name: str, values: np.ndarray, dtype: str) -> gs.Constant:
     )
 
 
+def message_of(constant: gs.Constant) -> TensorProto:
+    """The message that `quantized_tensor`, `float_tensor` and `array_tensor` keep the values in."""
+    values: Any = constant._values
+    return values.tensor
+
+
 def array_tensor(name: str, values: np.ndarray) -> gs.Constant:
     """A constant that holds `values` in their own element type."""
     return gs.Constant(name, Stored(numpy_helper.from_array(np.asarray(values), name)))

@@ -8,7 +8,9 @@ import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from comq_onnx.graph.external import external_file, is_external, point_to, read_external
+from comq_onnx.graph.outside import Outside
 from comq_onnx.graph.reader import Sources, plain_value, value_type
+from comq_onnx.graph.spill import SMALL
 from comq_onnx.graph.tensors import SparseStored, Stored, Tensor, values_of
 
 
@@ -21,15 +23,25 @@ class Writer:
         What the reader remembered.
     embed
         Whether values that lie in external files are read into the message; if not, it refers to those files
-        by their absolute path.
+        by their absolute path. Small ones are read always; those that a message in memory names by an
+        absolute path were put there to be out of memory, and stay.
     left_out
         Names, by id, that stand for constants which are not to be written at all.
+    outside
+        Takes the values of large initializers that are computed, or that were made anew.
     """
 
-    def __init__(self, sources: Sources, embed: bool, left_out: dict[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        embed: bool,
+        left_out: dict[int, str] | None = None,
+        outside: Outside | None = None,
+    ) -> None:
         self.sources = sources
         self.embed = embed
         self.left_out = left_out or {}
+        self.outside = outside
         self.homes: dict[int, int] = {}
 
     def write(self, graph: gs.Graph, proto: onnx.GraphProto) -> None:
@@ -87,7 +99,10 @@ class Writer:
     def _constant(self, constant: gs.Constant, proto: onnx.GraphProto) -> None:
         values = constant._values
         if not isinstance(values, SparseStored):
-            self._tensor(constant, proto.initializer.add())
+            tensor = proto.initializer.add()
+            self._tensor(constant, tensor)
+            if self.outside is not None:
+                self.outside.take(tensor)
             return
         sparse = proto.sparse_initializer.add()
         sparse.dims.extend(values.shape)
@@ -108,7 +123,8 @@ class Writer:
         proto.CopyFrom(values.tensor)
         if not is_external(values.tensor):
             return
-        if self.embed:
+        kept_out = values.folder is None  # only an absolute path can be followed from there
+        if values.nbytes <= SMALL or (self.embed and not kept_out):
             proto.ClearField("external_data")
             proto.ClearField("data_location")
             proto.raw_data = read_external(values.tensor, values.folder, values.nbytes)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from comq_onnx.errors import ComqError
-from comq_onnx.evaluate.estimate import middle_batch
+from comq_onnx.evaluate.job import middle_batch
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.grid import Grid
 from comq_onnx.latency.alone import (

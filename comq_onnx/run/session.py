@@ -30,6 +30,8 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph import io
 from comq_onnx.graph.external import is_external, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
+from comq_onnx.graph.tensors import stored_bytes
+from comq_onnx.run.mapped import filled, mapped_values
 from comq_onnx.run.plain import plain_array
 
 # The runtime's exceptions have no common base but Exception, and which of them exist depends on its version.
@@ -118,8 +120,15 @@ class DeviceTensor:
 class Session:
     """A loaded model. Made by `open_session`."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, where: str, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        where: str,
+        device: str = "cpu",
+        mapped: Sequence[onnxruntime.OrtValue] = (),
+    ) -> None:
         self._session, self._where = session, where
+        self._mapped = mapped  # the runtime reads them where they are
         self._device = _parsed(device)
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
@@ -184,11 +193,16 @@ class Session:
             ) from error
 
 
-def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None = None) -> Session:
+def open_session(
+    model: onnx.ModelProto | Path,
+    options: SessionOptions | None = None,
+    given: Mapping[str, np.ndarray] | None = None,
+) -> Session:
     """Load a model on its device. ComqError with the runtime's reason where it does not load.
 
     A proto of an IR version newer than the runtime may know is opened at the version its opset needs; a file
-    is opened as it is.
+    is opened as it is. `given` are values of initializers that the proto declares by `mapped.stub`: on a CPU
+    they are used where they are, and must not be changed.
     """
     chosen = options or SessionOptions()
     if isinstance(model, Path):
@@ -196,9 +210,13 @@ def open_session(model: onnx.ModelProto | Path, options: SessionOptions | None =
             raise ComqError("the file does not exist", where=str(model), fix="check the path")
         return _load(str(model), chosen, model.name)
     name = model.graph.name or "model"
-    external = any(is_external(tensor) for tensor in tensors_of(model.graph))
-    if not external and bytes_to_write(model.graph) < IN_MEMORY_LIMIT:
-        return _load(model.SerializeToString() + _ir_field(model), chosen, name)
+    external = [tensor for tensor in tensors_of(model.graph) if is_external(tensor)]
+    inside = bytes_to_write(model.graph) - sum(map(stored_bytes, external))
+    mapped = mapped_values(model, external, given or {}, chosen.device)
+    if inside < IN_MEMORY_LIMIT and mapped is not None:
+        return _load(model.SerializeToString() + _ir_field(model), chosen, name, mapped)
+    if given:
+        model = filled(model, given)
     with tempfile.TemporaryDirectory(prefix="comq-") as folder:
         path = Path(folder) / "model.onnx"
         io.save(model, path)
@@ -227,13 +245,22 @@ def reason(error: BaseException) -> str:
     return lines[0].rstrip(". ") if lines else type(error).__name__
 
 
-def _load(model: str | bytes, options: SessionOptions, where: str) -> Session:
+def _load(
+    model: str | bytes,
+    options: SessionOptions,
+    where: str,
+    mapped: Mapping[str, np.ndarray] | None = None,
+) -> Session:
     kind, _ = _parsed(options.device)
     missing = _preloaded(options.device) if kind == "cuda" else ""
     providers = _providers(options.device)
+    ort_options = _ort_options(options)
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in (mapped or {}).items()}
+    if values:
+        ort_options.add_external_initializers(list(values), list(values.values()))
     try:
         session = onnxruntime.InferenceSession(
-            model, _ort_options(options), providers=providers, disabled_optimizers=_left_out(options)
+            model, ort_options, providers=providers, disabled_optimizers=_left_out(options)
         )
     except RUNTIME_ERRORS as error:
         raise ComqError(f"onnxruntime does not load the model: {reason(error)}", where=where) from error
@@ -244,7 +271,7 @@ def _load(model: str | bytes, options: SessionOptions, where: str) -> Session:
             where=options.device,
             fix='update the driver, pip install "onnxruntime-gpu[cuda,cudnn]", or choose the device cpu',
         )
-    return Session(session, where, options.device)
+    return Session(session, where, options.device, tuple(values.values()))
 
 
 def _parsed(device: str) -> tuple[str, int]:

@@ -56,6 +56,10 @@ class Store:
         # A file knows the types of `ml_dtypes` by their size alone.
         return np.load(path, allow_pickle=False).view(dtype)
 
+    def arrays(self) -> dict[Key, np.ndarray]:
+        """All arrays by key."""
+        return {key: self.get(key) for key in (*self._arrays, *self._files)}
+
     def drop(self, key: Key) -> None:
         """Forget the array under `key`; KeyError if there is none."""
         if key in self._arrays:

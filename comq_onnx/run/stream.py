@@ -3,19 +3,23 @@
 What no quantized layer has touched is run and kept once for both.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from comq_onnx.errors import ComqError, NotPairedError
-from comq_onnx.graph.cut import Segment, cut, reads_of
-from comq_onnx.graph.layout import from_rows, per_column_to_output
-from comq_onnx.grid import dequantize
+from comq_onnx.graph.cut import Segment, cut, every_node
+from comq_onnx.graph.tensors import Stored
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
+from comq_onnx.run.live import Live, Shape
+from comq_onnx.run.parts import cut_out
+from comq_onnx.run.replaced import float_weight, quantized_nodes, replaced_weights
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.store import Store
 from comq_onnx.run.widen import widened
@@ -23,9 +27,7 @@ from comq_onnx.run.widen import widened
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
 _ASIDE = "aside"
 """The network of tensors that `Stream.replace` put aside"""
-UNCOMPENSATED = "/uncompensated"
 FLOATS = "use --inputs float"
-Shape = tuple[int | None, ...]
 
 
 class Stream:
@@ -47,6 +49,8 @@ class Stream:
         Tensors where segments end besides, see `graph.cut.cut`.
     held
         By layer, tensors kept until that layer is solved.
+    paired
+        Whether there is a quantized network; without, the float one is run alone, and layers never differ.
     """
 
     def __init__(
@@ -58,21 +62,39 @@ class Stream:
         limit: int,
         stops: Sequence[str] = (),
         held: Mapping[str, Sequence[str]] | None = None,
+        paired: bool = True,
     ) -> None:
-        self._model, self._options = model, options
+        self._model, self._options, self._paired = model, options, paired
         self._layers = {layer.name: layer for layer in layers}
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._replaced: dict[str, TensorProto] = {}
         self._solutions: dict[str, Solution] = {}
+        self._shelf: Mapping[str, Solution] = {}
+        self._shelved: set[str] = set()
         self.store = Store(limit)
         self.segments = cut(model.graph, layers, stops, held)
+        self.first = 0
+        """Number of the first sample."""
         self.entries: list[int] = []
         """Samples in each batch."""
         self.node_runs = 0
         """Nodes executed so far, over all batches and both networks."""
         self._kind: dict[str, str] = {}
         self._types: dict[str, tuple[np.dtype, Shape | None]] = {}
-        self._feed(calibration)
+        self.feed(calibration)
+
+    def live(self) -> Live:
+        """The live tensors, to go on from elsewhere: see `fork`."""
+        return Live(self.first, tuple(self.entries), self.store.arrays(), dict(self._kind), dict(self._types))
+
+    def fork(self, live: Live, limit: int) -> "Stream":
+        """Another stream over the same model, with these live tensors and no quantized layer."""
+        other = copy(self)
+        other.first, other.entries, other.store = live.first, list(live.entries), Store(limit)
+        other._kind, other._types = dict(live.kinds), dict(live.types)
+        other._solutions, other._shelved = {}, set()
+        for key, value in live.arrays.items():
+            other.store.put(key, value)
+        return other
 
     @property
     def batches(self) -> int:
@@ -85,9 +107,14 @@ class Stream:
 
     def quantize(self, name: str, solution: Solution) -> None:
         """From now on the quantized network computes this layer with its codes, scales and bias."""
-        layer = self._layers[name]
-        self._replaced[layer.weight] = numpy_helper.from_array(float_weight(solution, layer), layer.weight)
         self._solutions[name] = solution
+        self._shelved.discard(name)
+
+    def shelve(self, name: str, shelf: Mapping[str, Solution]) -> None:
+        """From now on look a layer's solution up in `shelf`, by its name, instead of holding it."""
+        self._solutions.pop(name, None)
+        self._shelf = shelf
+        self._shelved.add(name)
 
     def run(
         self,
@@ -99,9 +126,10 @@ class Stream:
 
         `extra` names tensors to keep besides; who asks for them drops them. `on_batch` is called after each.
         """
-        networks = (BOTH,) if segment.shared else (FLOAT, QUANTIZED)
+        shared = segment.shared or not self._paired
+        networks = (BOTH,) if shared else (FLOAT, QUANTIZED)
         keeps = list(dict.fromkeys((*segment.keeps, *extra)))
-        self._kind |= dict.fromkeys(keeps, BOTH if segment.shared else FLOAT)
+        self._kind |= dict.fromkeys(keeps, BOTH if shared else FLOAT)
         if segment.nodes and keeps:
             sessions = {network: self._session(segment, keeps, network) for network in networks}
             for batch in range(self.batches):
@@ -183,8 +211,8 @@ class Stream:
         """
         layer = self._layers[name]
         node = next(node for node in self._model.graph.node if node.name == name)
-        weight = numpy_helper.to_array(self._constants[layer.weight])
-        error = weight - numpy_helper.to_array(self._replaced[layer.weight])
+        weight = Stored(self._constants[layer.weight]).load()
+        error = weight - float_weight(self._held(name), layer)
         moved = linear(node, layer, weight, gap, self._model, self._options)
         return moved + linear(node, layer, error, quantized, self._model, self._options)
 
@@ -194,7 +222,8 @@ class Stream:
             for batch in range(self.batches):
                 self._drop(name, batch)
 
-    def _feed(self, calibration: Calibration) -> None:
+    def feed(self, calibration: Calibration) -> None:
+        """Take the inputs of all batches that segments read."""
         inputs = {value.name for value in self._model.graph.input}
         read = {name for segment in self.segments for name in segment.reads} | {
             layer.input for segment in self.segments for layer in segment.layers
@@ -220,19 +249,16 @@ class Stream:
 
     def _session(self, segment: Segment, outputs: Sequence[str], network: str) -> Session:
         nodes: list[NodeProto] = list(segment.nodes)
-        constants = self._constants
+        constants: Mapping[str, TensorProto] = self._constants
+        given: dict[str, np.ndarray] = {}
         if network == QUANTIZED:
-            nodes, added = self._quantized(nodes)
-            constants = {**constants, **self._replaced, **added}
-        graph = GraphProto(name=self._model.graph.name or "segment")
-        graph.node.extend(nodes)
-        graph.input.extend(self._info(name) for name in segment.reads)
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        mentioned = dict.fromkeys(name for node in nodes for name in sorted(reads_of(node)))
-        graph.initializer.extend(constants[name] for name in mentioned if name in constants)
-        model = ModelProto(ir_version=self._model.ir_version, graph=graph)
-        model.opset_import.extend(self._model.opset_import)
-        session = open_session(model, self._options)
+            solutions = self._solutions_of(nodes)
+            replaced, given = replaced_weights(self._layers, solutions, self._options.device)
+            nodes, added = quantized_nodes(nodes, self._layers, solutions, replaced)
+            constants = ChainMap(added, replaced, self._constants)
+        infos = {name: self._info(name) for name in segment.reads}
+        model = cut_out(self._model, nodes, (segment.reads, outputs), constants, infos)
+        session = open_session(model, self._options, given)
         for spec in session.outputs:
             if spec.dtype == object:
                 raise NotPairedError(f"'{spec.name}' is a sequence or an optional and no tensor", fix=FLOATS)
@@ -242,29 +268,20 @@ class Stream:
         dtype, shape = self._types[name]
         return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
 
-    def _quantized(self, nodes: Iterable[NodeProto]) -> tuple[list[NodeProto], dict[str, TensorProto]]:
-        """The nodes as the quantized network has them, and the constants that takes.
+    def _solution(self, name: str) -> Solution | None:
+        """Of a layer, None where it is not quantized."""
+        return self._shelf[name] if name in self._shelved else self._solutions.get(name)
 
-        Weights keep their names, so that only compensating biases and subgraphs need new nodes.
-        """
-        result: list[NodeProto] = []
-        added: dict[str, TensorProto] = {}
-        for node in nodes:
-            solution = self._solutions.get(node.name)
-            if solution is not None and solution.bias is not None:
-                layer, bare, name = self._layers[node.name], NodeProto(), node.output[0]
-                bare.CopyFrom(node)
-                bare.output[0] = name + UNCOMPENSATED
-                bias = broadcast_bias(solution.bias, layer)
-                if solution.position_bias is not None:
-                    bias = (bias + solution.position_bias).astype(bias.dtype)
-                added[name + "/bias"] = numpy_helper.from_array(bias, name + "/bias")
-                result += [bare, helper.make_node("Add", [bare.output[0], name + "/bias"], [name])]
-            elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-                result.append(_with_constants(node, self._replaced))
-            else:
-                result.append(node)
-        return result, added
+    def _solutions_of(self, nodes: Iterable[NodeProto]) -> dict[str, Solution]:
+        """Of the quantized layers among some nodes and in their bodies."""
+        names = [node.name for node in every_node(nodes) if node.name in self._layers]
+        return {name: found for name in names if (found := self._solution(name)) is not None}
+
+    def _held(self, name: str) -> Solution:
+        found = self._solution(name)
+        if found is None:
+            raise KeyError(name)
+        return found
 
 
 def _answer(
@@ -277,35 +294,3 @@ def _answer(
         if network != QUANTIZED:
             raise
         raise NotPairedError(f"in the quantized network, {error.what}", fix=FLOATS) from error
-
-
-def float_weight(solution: Solution, layer: Layer) -> np.ndarray:
-    """What the codes stand for, in the weight tensor's shape, in float32 or wider."""
-    values = dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid)
-    return from_rows(values, layer.layout).astype(np.float64 if layer.dtype == "float64" else np.float32)
-
-
-def broadcast_bias(bias: np.ndarray, layer: Layer) -> np.ndarray:
-    """``(groups, cols)`` as it is added to the node's output."""
-    values = per_column_to_output(bias, layer.layout)
-    if layer.layout.kind in ("conv", "conv_transpose"):
-        values = values.reshape(-1, *(1,) * (len(layer.layout.shape) - 2))
-    return values.astype(np.float64 if layer.dtype == "float64" else np.float32)
-
-
-def _with_constants(node: NodeProto, replaced: dict[str, TensorProto]) -> NodeProto:
-    """A copy of the node whose subgraphs hold the replaced constants."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    _replace_inside(copy, replaced)
-    return copy
-
-
-def _replace_inside(node: NodeProto, replaced: dict[str, TensorProto]) -> None:
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for tensor in body.initializer:
-                if tensor.name in replaced:
-                    tensor.CopyFrom(replaced[tensor.name])
-            for inner in body.node:
-                _replace_inside(inner, replaced)

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto, numpy_helper
 
+from comq_onnx.graph.external import is_external
+from comq_onnx.graph.outside import Outside
 from comq_onnx.graph.tensors import Stored
 
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -20,17 +22,17 @@ _HALF_DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "precision", "qk_matmul_precision", "softmax_precision")
 
 
-def widen(model: onnx.ModelProto) -> onnx.ModelProto:
+def widen(model: onnx.ModelProto, outside: Outside | None = None) -> onnx.ModelProto:
     """A copy with every float16 and bfloat16 turned into float32; the model itself if there is none.
 
     Initializers, Constant nodes, Cast targets, declared types, inputs, outputs, subgraphs and functions are
-    covered.
+    covered. `outside` takes the widened values of initializers that lie in external files.
     """
     if not (_graph_is_half(model.graph) or any(_any_half(f.node) for f in model.functions)):
         return model
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
-    _widen_graph(wide.graph)
+    _widen_graph(wide.graph, outside)
     for function in wide.functions:
         for info in function.value_info:
             _widen_type(info.type)
@@ -73,9 +75,12 @@ def _type_is_half(kind: TypeProto) -> bool:
     return any(tensor.elem_type in HALF for tensor in _tensor_types(kind))
 
 
-def _widen_graph(graph: GraphProto) -> None:
+def _widen_graph(graph: GraphProto, outside: Outside | None = None) -> None:
     for tensor in graph.initializer:
+        apart = is_external(tensor)
         _widen_tensor(tensor)
+        if apart and outside is not None:
+            outside.take(tensor)
     for sparse in graph.sparse_initializer:
         _widen_tensor(sparse.values)
     for info in (*graph.input, *graph.output, *graph.value_info):

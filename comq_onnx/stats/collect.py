@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from comq_onnx.run.tapped import SHAPE_PREFIX, TappedModel
 from comq_onnx.run.widen import widen, widened
 from comq_onnx.stats.mask import mask_input
 from comq_onnx.stats.memory import device_memory_limit, memory_limit
-from comq_onnx.stats.tap_sum import HALVES, Taken, TapSum, doubtful_of, sum_bytes
+from comq_onnx.stats.tap_sum import HALVES, ShardSum, Taken, TapSum, doubtful_of, sum_bytes
 from comq_onnx.stats.taps import Sampling, Tap, taps_of
 
 OnBatch = Callable[[int, int], None]
@@ -102,10 +101,7 @@ def collect(
     """
     engine = engine or cpu_engine()
     taps = taps_of(layers)
-    tapped = TappedModel(widen(to_proto(model)))
-    mask = mask_input(recipe.mask_input, tapped.inputs, calibration)
-    sampling = Sampling(recipe.seed, calibration.samples)
-    survey = _Survey(tapped, calibration, sampling, mask, on_batch, engine, device)
+    survey = replace(_survey(model, calibration, recipe, engine), on_batch=on_batch, device=device)
     passes = _passes(taps, survey, recipe.memory_gib)
     limit = memory_limit(recipe.memory_gib)
     scratch = Scratch() if sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps) > limit else None
@@ -118,7 +114,7 @@ def collect(
             if stats and scratch:
                 stats = _on_disk(stats, scratch.path / f"{len(list(scratch.path.iterdir()))}.npy")
             found |= dict.fromkeys(tap_sum.tap.layers, stats)
-    notes = notes_on(layers, {name for name, stats in found.items() if stats}, mask, calibration)
+    notes = notes_on(layers, {name for name, stats in found.items() if stats}, survey.mask, calibration)
     if len(passes) > 1:
         notes += (
             f"the statistics exceed the memory limit: {len(passes)} passes over the data instead of one",
@@ -126,12 +122,58 @@ def collect(
     return Collected(found, len(passes), calibration.samples, rows, notes, scratch)
 
 
+def passes_over(
+    model: Model, layers: Sequence[Layer], calibration: Calibration, recipe: Recipe, engine: Engine
+) -> list[list[Tap]]:
+    """The taps that `collect` sums in each of its passes over the data."""
+    survey = _survey(model, calibration, recipe, engine)
+    return _passes(taps_of(layers), survey, recipe.memory_gib)
+
+
+def collect_shard(
+    model: Model,
+    taps: Sequence[Tap],
+    calibration: Calibration,
+    place: tuple[int, int, int],
+    how: tuple[Recipe, Engine],
+) -> list[InputStats | None]:
+    """What `collect` sums of one shard, in one of its passes: the statistics of `taps`, those of the pass.
+
+    `calibration` holds the batches that have samples of the shard; `place` is its number, that of the first
+    sample, and how many samples there are in all.
+    """
+    (number, first, samples), (recipe, engine) = place, how
+    survey = _survey(model, calibration, recipe, engine, samples)
+    xp, tensors = engine.backend.xp, list(dict.fromkeys(tap.tensor for tap in taps))
+    sums = [ShardSum(tap, survey.sampling, xp, number) for tap in taps]
+    session = _opened(tensors, survey)
+    for batch in calibration.batches():
+        taken = _take(batch, session, tensors, survey, first)
+        _add(sums, taken, engine)
+        first += taken.entries
+    return [shard.stats() for shard in sums]
+
+
+def _survey(
+    model: Model, calibration: Calibration, recipe: Recipe, engine: Engine, samples: int = 0
+) -> _Survey:
+    """`samples` are all there are, where `calibration` has not got them all."""
+    tapped = TappedModel(widen(to_proto(model)))
+    mask = mask_input(recipe.mask_input, tapped.inputs, calibration)
+    sampling = Sampling(recipe.seed, samples or calibration.samples, recipe.shards)
+    return _Survey(tapped, calibration, sampling, mask, None, engine, recipe.run_device)
+
+
+def _opened(tensors: Sequence[str], survey: _Survey) -> Session | None:
+    computed = [name for name in tensors if name not in survey.tapped.inputs]
+    return open_session(survey.tapped.with_outputs(computed), survey.options()) if computed else None
+
+
 def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> list[TapSum]:
     """Pass `number` of `passes`: run the model over all batches and sum the rows of `taps`."""
     xp = survey.engine.backend.xp
     tensors = list(dict.fromkeys(tap.tensor for tap in taps))
-    computed = [name for name in tensors if name not in survey.tapped.inputs]
-    session = open_session(survey.tapped.with_outputs(computed), survey.options()) if computed else None
+    session = _opened(tensors, survey)
     sums = [TapSum(tap, survey.sampling, xp) for tap in taps]
     first, batches = 0, survey.calibration.batch_count
     for done, batch in enumerate(survey.calibration.batches(), 1):
@@ -144,7 +186,7 @@ def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> list
     return sums
 
 
-def _add(sums: Sequence[TapSum], taken: Taken, engine: Engine) -> None:
+def _add(sums: Sequence[TapSum] | Sequence[ShardSum], taken: Taken, engine: Engine) -> None:
     """Add one batch to all sums; of several errors the one of the first tap is raised."""
     xp = engine.backend.xp
     if xp is not np:
@@ -157,7 +199,7 @@ def _add(sums: Sequence[TapSum], taken: Taken, engine: Engine) -> None:
     if work < WORK_TO_SHARE * len(sums):
         engine = replace(engine, threads=1)
     with single_threaded_blas():
-        list(engine.map(partial(TapSum.add, taken=taken), sums))
+        list(engine.map(lambda tap_sum: tap_sum.add(taken), sums))
 
 
 def _take(
@@ -189,11 +231,12 @@ def _passes(taps: Sequence[Tap], survey: _Survey, gib: float) -> list[list[Tap]]
     passes: list[list[Tap]] = [[]]
     held, tensors = 0, set()
     for tap in taps:
-        need = sum_bytes(tap, xp) + (0 if tap.tensor in tensors else sizes.get(tap.tensor, 0))
+        sums = sum_bytes(tap, xp, shards=survey.sampling.shards)
+        need = sums + (0 if tap.tensor in tensors else sizes.get(tap.tensor, 0))
         if passes[-1] and held + need > limit:
             passes.append([])
             held, tensors = 0, set()
-            need = sum_bytes(tap, xp) + sizes.get(tap.tensor, 0)
+            need = sums + sizes.get(tap.tensor, 0)
         passes[-1].append(tap)
         tensors.add(tap.tensor)
         held += need

@@ -6,6 +6,7 @@ from typing import Any
 
 MEMINFO = Path("/proc/meminfo")
 STATM = Path("/proc/self/statm")
+STATUS = Path("/proc/self/status")
 CGROUP = Path("/sys/fs/cgroup")
 UNKNOWN = 4 << 30
 """Assumed where the system does not say."""
@@ -29,6 +30,15 @@ def resident() -> int:
     except OSError:
         return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_resident() -> int:
+    """Most bytes that the process ever held, pages mapped from files among them; 0 where that is not told."""
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def device_memory_limit(cupy: Any, gib: float) -> int:

@@ -11,7 +11,7 @@ from comq_onnx.graph.cut import Segment
 from comq_onnx.records import InputStats, Layer
 from comq_onnx.run.stream import FLOAT, FLOATS, QUANTIZED, Stream
 from comq_onnx.stats.patches import output_size
-from comq_onnx.stats.tap_sum import HalfSum, Taken, TapSum, sum_bytes
+from comq_onnx.stats.tap_sum import ShardSum, Taken, TapSum, sum_bytes
 from comq_onnx.stats.taps import Sampling, Tap, taps_of
 
 MATRIX = 2
@@ -32,12 +32,12 @@ def collect_pairs(
     engine, limit = how
     found: dict[str, InputStats | None] = {}
     taps = taps_of(segment.layers, residuals_of(stream, segment))
-    for group in _groups(taps, engine.backend.xp, limit):
+    for group in _groups(taps, engine.backend.xp, limit, sampling.shards):
         sums = [TapSum(tap, sampling, engine.backend.xp) for tap in group]
-        # The two halves of the samples share nothing, and neither do taps.
-        work = [half for tap_sum in sums for half in tap_sum.halves]
+        # The shards of the samples share nothing, and neither do taps.
+        work = [shard for tap_sum in sums for shard in tap_sum.shards]
         with single_threaded_blas():
-            list(engine.map(lambda half: _fill(half, stream, mask, engine), work))
+            list(engine.map(lambda shard: fill(shard, stream, mask, engine), work))
         for tap_sum in sums:
             found |= dict.fromkeys(tap_sum.tap.layers, tap_sum.stats())
     return found
@@ -52,21 +52,22 @@ def residuals_of(stream: Stream, segment: Segment) -> dict[str, str]:
     }
 
 
-def _fill(half: HalfSum, stream: Stream, mask: Sequence[np.ndarray], engine: Engine) -> None:
-    """Add all batches that have samples of this half, in order."""
-    name, xp = half.tap.tensor, engine.backend.xp
-    for batch, (end, entries) in enumerate(zip(accumulate(stream.entries), stream.entries, strict=True)):
-        if not half.meets(end - entries, entries):
+def fill(shard: ShardSum, stream: Stream, mask: Sequence[np.ndarray], engine: Engine) -> None:
+    """Add all batches that have samples of this shard, in order."""
+    name, xp = shard.tap.tensor, engine.backend.xp
+    ends = accumulate(stream.entries, initial=stream.first)
+    for batch, (first, entries) in enumerate(zip(ends, stream.entries, strict=False)):
+        if not shard.meets(first, entries):
             continue
         value = stream.value(name, batch, QUANTIZED)
-        values, floats, gap, residual = {name: xp.asarray(value)}, None, None, half.tap.residual
+        values, floats, gap, residual = {name: xp.asarray(value)}, None, None, shard.tap.residual
         if residual or not stream.agrees(name):
             floats = {name: xp.asarray(wanted(stream, name, batch, value))}
         if residual:
             got = stream.value(residual, batch, QUANTIZED)
             gap = xp.asarray(wanted(stream, residual, batch, got) - got)
         here = mask[batch] if mask else None
-        half.add(Taken(values, () if floats else (name,), here, end - entries, entries, floats, gap))
+        shard.add(Taken(values, () if floats else (name,), here, first, entries, floats, gap))
 
 
 def wanted(stream: Stream, name: str, batch: int, value: np.ndarray) -> np.ndarray:
@@ -100,12 +101,12 @@ def _fits(layer: Layer, residual: str, stream: Stream) -> bool:
     )
 
 
-def _groups(taps: Sequence[Tap], xp: object, limit: int) -> list[list[Tap]]:
+def _groups(taps: Sequence[Tap], xp: object, limit: int, shards: int) -> list[list[Tap]]:
     """Taps whose sums fit in memory together, in order."""
     groups: list[list[Tap]] = []
     held = limit + 1
     for tap in taps:
-        need = sum_bytes(tap, xp, drifting=True)
+        need = sum_bytes(tap, xp, True, shards)
         if held + need > limit:
             groups.append([])
             held = 0

@@ -1,4 +1,4 @@
-"""The sums of one tap over all batches, on the CPU or on a GPU, apart for the two halves of the samples."""
+"""The sums of one tap over all batches, on the CPU or on a GPU, apart for each shard of the samples."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from comq_onnx.backends.protocol import Array
-from comq_onnx.moments import merged
+from comq_onnx.moments import of_shards
 from comq_onnx.records import Drift, InputStats
 from comq_onnx.stats.cross import CrossSum, cross_bytes_needed
 from comq_onnx.stats.device_gram import DeviceGramSum, device_bytes_needed
@@ -17,7 +17,7 @@ from comq_onnx.stats.mask import keep_rows
 from comq_onnx.stats.taps import Sampling, Tap, check_finite, outputs_of, rows_of
 
 HALVES = 2
-"""The samples are summed in two halves, so that one can judge what was solved on the other."""
+"""The samples are summed in two halves at least, so that one can judge what was solved on the other."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +53,30 @@ class TapSum:
 
     def __init__(self, tap: Tap, sampling: Sampling, xp: Any) -> None:
         self.tap = tap
-        self.halves = tuple(HalfSum(tap, sampling, xp, half) for half in range(HALVES))
+        self.shards = tuple(ShardSum(tap, sampling, xp, number) for number in range(sampling.shards))
 
     @property
     def count(self) -> int:
         """Rows seen, per group."""
-        return sum(half.count for half in self.halves)
+        return sum(shard.count for shard in self.shards)
 
     def add(self, taken: Taken) -> None:
         """Add the rows of one batch. ComqError where an activation is not finite or does not fit."""
-        for half in self.halves:
-            half.add(taken)
+        for shard in self.shards:
+            shard.add(taken)
 
     def stats(self) -> InputStats | None:
         """The statistics of all samples, on the host; None where no row was seen. Nothing may follow."""
-        return merged(*(half.stats() for half in self.halves))
+        return of_shards([shard.stats() for shard in self.shards])
 
 
-class HalfSum:
-    """The sums over the samples of one half; of a batch that holds samples of both, its part is added."""
+class ShardSum:
+    """The sums over the samples of one shard; of a batch that holds samples of others, its part is added."""
 
-    def __init__(self, tap: Tap, sampling: Sampling, xp: Any, half: int) -> None:
+    def __init__(self, tap: Tap, sampling: Sampling, xp: Any, number: int) -> None:
         self.tap = tap
-        self._sampling, self._xp, self._half = sampling, xp, half
+        self._sampling, self._xp = sampling, xp
+        self._first, self._end = sampling.shard(number)
         self._gram: GramSum | DeviceGramSum | None = None
         self._cross: CrossSum | None = None
         self._residual: CrossSum | None = None
@@ -87,11 +88,10 @@ class HalfSum:
 
     def meets(self, first: int, entries: int) -> bool:
         """Whether a batch of `entries` samples, the first of which has this number, may have a part here."""
-        cut = self._cut
-        return first < cut if self._half == 0 else first + entries > cut
+        return first < self._end and first + entries > self._first
 
     def add(self, taken: Taken) -> None:
-        """Add this half's rows of a batch. ComqError where an activation is not finite or does not fit."""
+        """Add this shard's rows of a batch. ComqError where an activation is not finite or does not fit."""
         tap, name = self.tap, self.tap.tensor
         values, floats = taken.values[name], taken.floats and taken.floats[name]
         part, first = self._part(values, taken)
@@ -125,7 +125,7 @@ class HalfSum:
                 self._residual.add(rows, gap)
 
     def stats(self) -> InputStats | None:
-        """The statistics of this half, on the host; None where no row was seen. Nothing may follow."""
+        """The statistics of this shard, on the host; None where no row was seen. Nothing may follow."""
         gram, cross, residual = self._gram, self._cross, self._residual
         self._gram = self._cross = self._residual = None
         stats = gram.stats() if gram else None
@@ -138,24 +138,20 @@ class HalfSum:
         beside = residual.moments()[:2] if residual else ()
         return replace(stats, drift=Drift(mean, moment, gap / total if total > 0 else 0.0, *beside))
 
-    @property
-    def _cut(self) -> int:
-        """Number of the first sample of the second half."""
-        return -(-self._sampling.samples // HALVES)
-
     def _part(self, values: Array, taken: Taken) -> tuple[slice | None, int]:
-        """Which entries of a batch belong to this half, and the number of the first; None for no entry.
+        """Which entries of a batch belong to this shard, and the number of the first; None for no entry.
 
-        A batch that cannot be cut goes to the half of its first sample.
+        A batch that cannot be cut goes to the shard of its first sample.
         """
-        cut, first, entries = self._cut - taken.first, taken.first, taken.entries
+        first, entries = taken.first, taken.entries
+        start, end = max(self._first - first, 0), min(self._end - first, entries)
         # The axis that is summed over is none of samples.
         summed = {"dense": 1, "left": 2}.get(self.tap.kind, 0)
-        apart = not self.tap.batch and values.ndim > summed and len(values) == entries
-        if 0 < cut < entries and apart:
-            return (slice(cut, None), first + cut) if self._half else (slice(cut), first)
-        mine = int(HALVES * first >= self._sampling.samples) == self._half
-        return (slice(None) if mine else None), first
+        if self.tap.batch or values.ndim <= summed or len(values) != entries:
+            return (slice(None) if self._first <= first < self._end else None), first
+        if start >= end:
+            return None, first
+        return (slice(start, end) if (start, end) != (0, entries) else slice(None)), first + start
 
     def _kept(self, values: Array, part: slice, mask: np.ndarray | None) -> Array:
         """The part, without padding."""
@@ -176,14 +172,14 @@ class HalfSum:
         return gram
 
 
-def sum_bytes(tap: Tap, xp: Any, drifting: bool = False) -> int:
+def sum_bytes(tap: Tap, xp: Any, drifting: bool = False, shards: int = HALVES) -> int:
     """Memory of the sums of a tap, where its activations are."""
     needed = bytes_needed if xp is np else device_bytes_needed
     cross = 0
     if drifting:
         cross = cross_bytes_needed(tap.groups, tap.rows, tap.rows)
         cross += cross_bytes_needed(tap.groups, tap.rows, tap.cols) if tap.residual else 0
-    return HALVES * (needed(tap.groups, tap.rows) + cross)
+    return shards * (needed(tap.groups, tap.rows) + cross)
 
 
 def doubtful_of(values: Mapping[str, Array], xp: Any) -> frozenset[str]:

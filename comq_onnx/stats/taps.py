@@ -63,10 +63,17 @@ def taps_of(layers: Sequence[Layer], residuals: Mapping[str, str] | None = None)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many positions of a convolution are looked at in a sample, and which."""
+    """How many positions of a convolution are looked at in a sample, and which; and what is summed apart."""
 
     seed: int
     samples: int
+    shards: int = 2
+    """Parts of the samples, one behind the other, that are summed apart; an even number"""
+
+    def shard(self, number: int) -> tuple[int, int]:
+        """The numbers of a shard's first sample, and of the one behind its last."""
+        first, end = (-(-at * self.samples // self.shards) for at in (number, number + 1))
+        return first, end
 
     def positions(self, tap: Tap, total: int, sample: int) -> np.ndarray:
         """Flat output positions of one sample, of `total`."""

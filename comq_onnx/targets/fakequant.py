@@ -14,7 +14,7 @@ from comq_onnx.graph.edit import add_position_bias, fold_bias, replace_weight
 from comq_onnx.graph.io import Model
 from comq_onnx.graph.layout import from_rows
 from comq_onnx.graph.locate import names_in
-from comq_onnx.graph.tensors import bytes_of, float_tensor
+from comq_onnx.graph.tensors import bytes_of, float_tensor, message_of
 from comq_onnx.grid import Grid, dequantize
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer, Solution
@@ -109,6 +109,8 @@ def _write(model: Model, layer: Layer, solution: Solution, taken: set[str]) -> W
     bias = fold_bias(model, layer, solution.bias, taken)
     values = dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid)
     tensor = float_tensor(layer.weight, from_rows(values, layer.layout), layer.dtype)
+    if model.outside is not None:
+        model.outside.take(message_of(tensor))
     more = add_position_bias(model, layer, solution.position_bias, taken)
     replace_weight(model, layer, [], tensor)
     return Written(layer.name, PLAIN, bytes_of(tensor), bias, bias_bytes=more)

@@ -13,7 +13,8 @@ from onnx import TensorProto
 
 from comq_onnx.graph.layout import from_rows, per_column_to_weight
 from comq_onnx.graph.locate import free_name
-from comq_onnx.graph.tensors import array_tensor, bytes_of, float_tensor, quantized_tensor
+from comq_onnx.graph.outside import Outside
+from comq_onnx.graph.tensors import array_tensor, bytes_of, float_tensor, message_of, quantized_tensor
 from comq_onnx.records import Layer, Layout, Solution
 from comq_onnx.targets.blocks import is_right_side, stored_block
 
@@ -34,6 +35,8 @@ class Piece:
     """Names in use in the whole model; each new name is added"""
     half: bool = False
     """Whether the graph is to be made float16, so that float32 scales take half the bytes in the file"""
+    outside: Outside | None = None
+    """Takes the values of large constants"""
     nodes: list[gs.Node] = field(default_factory=list)
     bytes: int = 0
 
@@ -43,11 +46,16 @@ class Piece:
     def integers(self, suffix: str, values: np.ndarray, bits: int) -> gs.Constant:
         tensor = quantized_tensor(self.name(suffix), values, integer_type(bits, values.dtype == np.int8))
         self.bytes += bytes_of(tensor)
-        return tensor
+        return self._kept(tensor)
 
     def floats(self, suffix: str, values: np.ndarray) -> gs.Constant:
         tensor = float_tensor(self.name(suffix), values, self.layer.dtype)
         self.bytes += bytes_of(tensor) // (2 if self.half and self.layer.dtype == "float32" else 1)
+        return self._kept(tensor)
+
+    def _kept(self, tensor: gs.Constant) -> gs.Constant:
+        if self.outside is not None:
+            self.outside.take(message_of(tensor))
         return tensor
 
     def node(self, op: str, inputs: list[gs.Tensor], **attrs: object) -> gs.Variable:

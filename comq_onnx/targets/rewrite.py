@@ -88,6 +88,10 @@ class Draft:
     readers: Readers
     """Who reads activations that are stored as uint8"""
 
+    def piece(self, layer: Layer) -> Piece:
+        """What the weight of a layer is made of, empty yet."""
+        return Piece(layer, self.taken, self.form.half, self.model.outside)
+
 
 def rewrite_weights(
     model: Model,
@@ -139,7 +143,7 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     right = is_right_side(layer.layout)
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     plan, bits, note, choice = choose_form(draft, layer, solution)
-    piece = Piece(layer, draft.taken, draft.form.half)
+    piece = draft.piece(layer)
     if plan:
         weight = dequantize_linear(piece, solution, bits, plan)
     else:
@@ -181,7 +185,7 @@ def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
     grid = draft.inputs[layer.name]
     if grid is None:
-        piece = Piece(layer, draft.taken, draft.form.half)
+        piece = draft.piece(layer)
         dynamic_product(draft.model, piece, solution, bits, draft.rounded)
         return Written(layer.name, DYNAMIC, piece.bytes, bias, "", more)
     if twin := draft.twins.get(layer.input):
@@ -189,7 +193,7 @@ def write_eight_bit(draft: Draft, layer: Layer, solution: Solution) -> Written:
         note = f"its input has two ranges: {twin.gain:.1f} times less squared error"
     else:
         solution, note = fit_bias(draft, layer, solution, grid)
-    piece = Piece(layer, draft.taken, draft.form.half)
+    piece = draft.piece(layer)
     weight = eight_bit_weight(piece, solution, bits)
     replace_weight(draft.model, layer, piece.nodes, weight)
     return Written(layer.name, EIGHT_BIT, piece.bytes, bias, note, more, solution)
@@ -226,7 +230,7 @@ def write_nbits(draft: Draft, layer: Layer, solution: Solution) -> Written:
     bias = fold_bias(draft.model, layer, solution.bias, draft.taken)
     flatten_addend(draft.model, layer, draft.ranks.get(layer.input, 0), draft.taken)
     more = add_position_bias(draft.model, layer, solution.position_bias, draft.taken)
-    piece = Piece(layer, draft.taken, draft.form.half)
+    piece = draft.piece(layer)
     matmul_nbits(draft.model, piece, solution, bits)
     return Written(layer.name, NBITS, piece.bytes, bias, "", more)
 
@@ -239,7 +243,7 @@ def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:
     if solution.bias is not None and np.any(solution.bias):
         raise ValueError(f"{layer.name}: an embedding has no bias")
     node, graph = node_of(draft.model, layer)
-    output, piece = node.outputs[0], Piece(layer, draft.taken, draft.form.half)
+    output, piece = node.outputs[0], draft.piece(layer)
     if packed:
         packed_rows(piece, solution, node)
     else:

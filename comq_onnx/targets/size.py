@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from comq_onnx.graph.external import is_external, tensors_of
 from comq_onnx.graph.half import to_half
 from comq_onnx.graph.io import Model, load, to_proto
+from comq_onnx.graph.outside import Nowhere
 from comq_onnx.graph.share import share_equal_weights
+from comq_onnx.graph.tensors import stored_bytes
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import ActivationKind, Layer, Quality, Solution, ValueGrid
@@ -33,11 +36,16 @@ def file_bytes(
     to the few bytes of how the model was made, the size is that of the file.
     """
     model, target = load(prepared), TARGETS[recipe.target]
+    light = any(is_external(tensor) for tensor in prepared.graph.initializer)
+    if light and target.stores_codes and not target.half(recipe):
+        model.outside = Nowhere()
     rewritten_bytes(model, layers, grids, recipe, placement)
     store_halved(model, halved, target, recipe)
     share_equal_weights(model)
     proto = to_proto(model)
-    return (to_half(proto, {}).proto if target.half(recipe) else proto).ByteSize()
+    if target.half(recipe):
+        proto = to_half(proto, {}).proto
+    return proto.ByteSize() + sum(stored_bytes(t) for t in tensors_of(proto.graph) if is_external(t))
 
 
 def rewritten_bytes(

@@ -221,7 +221,7 @@ def _write(
 ) -> Written:
     taken, half, eight_bit = how
     bias = fold_bias(model, layer, solution.bias, taken)
-    piece, plan = Piece(layer, taken, half), plan_linear(layer, solution, 4)
+    piece, plan = Piece(layer, taken, half, model.outside), plan_linear(layer, solution, 4)
     if layer.name in eight_bit:
         weight = eight_bit_weight(piece, solution, 8)
         more = add_position_bias(model, layer, solution.position_bias, taken)

@@ -8,7 +8,8 @@ import pytest
 from evaluate.estimating import convolutions, name_nodes, opened, residual
 from graphs import model, weight
 
-from comq_onnx.evaluate.estimate import Estimate, estimate, middle_batch
+from comq_onnx.evaluate.estimate import Estimate, estimate
+from comq_onnx.evaluate.job import middle_batch
 from comq_onnx.evaluate.speed import Speed, measured_speed
 from comq_onnx.graph.cut import cut
 from comq_onnx.graph.io import load

@@ -221,9 +221,10 @@ def test_a_model_too_large_for_one_message_refers_to_its_files_and_is_saved_with
 ):
     path = external_model(tmp_path)
     monkeypatch.setattr("comq_onnx.graph.io.INLINE_BYTES", 10)
+    monkeypatch.setattr("comq_onnx.graph.writer.SMALL", 4)
     result = to_proto(load(path))
     assert all(t.data_location == TensorProto.EXTERNAL for t in result.graph.initializer)
-    monkeypatch.setattr(spill, "_SMALL", 4)
+    monkeypatch.setattr(spill, "SMALL", 4)
     out = tmp_path / "out"
     out.mkdir()
     files = save(result, out / "copy.onnx")

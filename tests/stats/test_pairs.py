@@ -28,7 +28,7 @@ class Live:
     def __init__(self, floats: dict[str, list[np.ndarray]], quantized: dict[str, list[np.ndarray]]) -> None:
         self.tensors = {FLOAT: floats, QUANTIZED: quantized}
         self.entries = [len(value) for value in next(iter(floats.values()))]
-        self.reads = 0
+        self.reads = self.first = 0
 
     def value(self, name: str, batch: int, network: str) -> np.ndarray:
         self.reads += 1
