@@ -176,12 +176,13 @@ def within(problem: Problem, limits: Sequence[tuple[str, Limit]]) -> list[int]:
 
 
 def check_anything(problem: Problem, choice: Sequence[int]) -> None:
-    """ComqError where the budget leaves every layer of the model as it is."""
+    """ComqError where the budget is kept with every layer in floating point."""
     picked = [one.candidates[pick].width for one, pick in zip(problem.priced, choice, strict=True)]
-    if len(picked) == len(problem.opened.plan.layers) and set(picked) <= {"float"}:
+    if len(picked) == len(problem.opened.plan.layers) and set(picked) <= {"float", "float16"}:
         size = model_bytes(problem.opened.plan.source)
+        half = " with some weights in float16" if "float16" in picked else ""
         raise ComqError(
-            f"the float model of {size:,} bytes keeps the budget as it is, so nothing is to be quantized",
+            f"the model of {size:,} bytes keeps the budget{half}, so nothing is to be quantized",
             where=describe(problem.opened.plan.source),
             fix="ask for less, or leave the budget out",
         )

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 PICTURES = """<ir_version: 10, opset_import: ["" : 21]>
-pictures (float[N,3,64,64] image) => (float[N,10] logits, float[N,3200] embedding) {
+pictures (float[N,3,64,64] image) => (float[N,10] logits, float[N,8000] embedding) {
     a = Conv<kernel_shape=[8,8], strides=[8,8]>(image, stem)
     b = Relu(a)
     c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(b, features)
@@ -47,7 +47,7 @@ SHAPES = {
         "features": (64, 32, 3, 3),
         "neck": (64, 256),
         "head": (256, 10),
-        "wide": (256, 3200),
+        "wide": (256, 8000),
     },
     WORDS: {"table": (40, 64), "up": (64, 256), "down": (256, 64)},
     SOUNDS: {"bank": (64, 1, 64), "head": (64, 8)},

@@ -133,6 +133,6 @@ def test_a_storage_takes_the_bytes_that_the_file_grows_by() -> None:
 
 
 def test_a_budget_that_the_float_model_keeps_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ComqError, match="keeps the budget as it is, so nothing is to be quantized"):
+    with pytest.raises(ComqError, match="keeps the budget, so nothing is to be quantized"):
         run(tmp_path, target_size="9MB")
     assert not list(tmp_path.iterdir())

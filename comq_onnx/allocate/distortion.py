@@ -46,16 +46,19 @@ def watched(graph: GraphProto) -> list[Watched]:
 
 
 def noise(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
-    """Logarithm of the squared mean of the relative error over positions; the mean over outputs."""
-    logs = []
+    """Logarithm of the squared mean of the relative error over positions, that meant over outputs.
+
+    Not a mean of logarithms over outputs: a layer that one output alone depends on leaves the others exact.
+    """
+    powers = []
     for one in what:
         a, b = _pair(truth, found, one)
         if a is None or b is None:
             continue
         error, size = np.square(a - b).sum(axis=-1), np.square(a).sum(axis=-1)
         amplitude = float(np.sqrt(error / np.maximum(size, SMALLEST)).mean())
-        logs.append(float(np.log(max(amplitude**2, TINY))))
-    return float(np.mean(logs)) if logs else float(np.log(TINY))
+        powers.append(amplitude**2)
+    return float(np.log(max(np.mean(powers), TINY))) if powers else float(np.log(TINY))
 
 
 def divergence(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:

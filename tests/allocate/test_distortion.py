@@ -1,0 +1,62 @@
+"""Distances of outputs, against their definitions written out."""
+
+import numpy as np
+import onnx
+import pytest
+
+from comq_onnx.allocate.distortion import TINY, Watched, divergence, noise, watched
+
+CLASSES, VALUES = Watched("c", True), Watched("v", False)
+
+
+def outputs(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "c": rng.normal(size=(3, 5, 7)).astype(np.float32),
+        "v": rng.normal(size=(3, 4)).astype(np.float32),
+    }
+
+
+def test_divergence_is_kl_of_classes_and_relative_error_of_values() -> None:
+    truth, found = outputs(0), outputs(1)
+    kl = 0.0
+    for a, b in zip(truth["c"].reshape(-1, 7), found["c"].reshape(-1, 7), strict=True):
+        p, q = (np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum() for x in (a, b))
+        kl += float((p * np.log(p / q)).sum()) / 15
+    assert divergence(truth, found, [CLASSES]) == pytest.approx(kl)
+    relative = float(((truth["v"] - found["v"]) ** 2).sum() / (truth["v"] ** 2).sum())
+    assert divergence(truth, found, [VALUES]) == pytest.approx(relative)
+    assert divergence(truth, found, [CLASSES, VALUES]) == pytest.approx((kl + relative) / 2)
+    assert divergence(truth, truth, [CLASSES, VALUES]) == pytest.approx(0, abs=1e-12)
+
+
+def test_noise_does_not_see_what_softmax_does_not() -> None:
+    truth = outputs(0)
+    assert noise(truth, {**truth, "c": truth["c"] + 3}, [CLASSES]) == pytest.approx(np.log(TINY), abs=1)
+    assert noise(truth, {**truth, "v": truth["v"] + 3}, [VALUES]) > 0
+
+
+def test_noise_is_the_squared_mean_amplitude_over_positions() -> None:
+    truth, found = outputs(0), outputs(1)
+    amplitude = np.mean(
+        [np.linalg.norm(a - b) / np.linalg.norm(a) for a, b in zip(truth["v"], found["v"], strict=True)]
+    )
+    assert noise(truth, found, [VALUES]) == pytest.approx(2 * np.log(amplitude), rel=1e-5)
+
+
+def test_an_output_that_stays_exact_halves_the_noise_and_does_not_hide_it() -> None:
+    truth, found = outputs(0), outputs(1)
+    alone = noise(truth, found, [VALUES])
+    both = noise(truth, {**truth, "v": found["v"]}, [CLASSES, VALUES])
+    assert both == pytest.approx(alone - np.log(2), rel=1e-6)
+
+
+def test_logits_are_watched_behind_a_softmax() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,4] x, float[4,3] w, float[3] b) => (float[N,3] p, float[N,3] l, float[N,4] r) {
+      m = MatMul(x, w)
+      l = Add(m, b)
+      p = Softmax(l)
+      r = Relu(x)
+    }""")
+    assert watched(model.graph) == [Watched("l", True), Watched("r", False)]
