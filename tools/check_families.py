@@ -260,6 +260,8 @@ def main() -> int:
         if args.rows:
             with args.rows.open("a") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
+    places = {family.name: place for place, family in enumerate(FAMILIES)}
+    rows.sort(key=lambda row: places.get(row.family, len(places)))
     print(f"{summary(rows)}\n\n{rows_table(rows)}\n\n{reasons_table(rows)}")
     return int(any(row.kind in ("defect", "refused", "float fails", "nothing") for row in rows))
 

@@ -1,7 +1,8 @@
 """torch modules to ONNX messages, by both of torch's exporters."""
 
-import io
 import logging
+import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -48,11 +49,15 @@ def fed(network: Network, seeds: range) -> list[Inputs]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Exporters say much on every channel there is."""
-    level = logging.root.manager.disable
+    level, out = logging.root.manager.disable, os.dup(1)
+    sys.stdout.flush()
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with open(os.devnull, "w") as nowhere, warnings.catch_warnings(), redirect_stdout(nowhere):
+            os.dup2(nowhere.fileno(), 1)  # compiled code writes there too
             warnings.simplefilter("ignore")
             yield
     finally:
+        os.dup2(out, 1)
+        os.close(out)
         logging.disable(level)
