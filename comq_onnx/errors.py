@@ -1,5 +1,15 @@
 """The one exception for what a user can put right. Everything else is a bug and keeps its traceback."""
 
+LONGEST = 400
+"""Characters of a part of an error; what is longer is cut in the middle."""
+
+
+def shown(text: str) -> str:
+    """`text` on one line and without what a terminal would take as a command: names come out of files."""
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    half = LONGEST // 2
+    return plain if len(plain) <= LONGEST else f"{plain[:half]} ... {plain[-half:]}"
+
 
 class ComqError(Exception):
     """Bad input, said in one sentence: where it is, what is wrong, what to do.
@@ -15,6 +25,7 @@ class ComqError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        what, where, fix = (shown(part) for part in (what, where, fix))
         self.what, self.where, self.fix = what, where, fix
         text = f"{where}: {what}" if where else what
         super().__init__(f"{text}; {fix}." if fix else f"{text}.")

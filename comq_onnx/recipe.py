@@ -178,6 +178,8 @@ class Recipe:
             raise ComqError(
                 f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"
             )
+        if self.seed < 0:
+            raise ComqError(f"{self.seed} is below 0", where="--seed", fix="use 0 or more")
         for name in ("calibration_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ComqError(

@@ -48,7 +48,9 @@ def keep(job: Job, verdict: Verdict, folder: Path) -> None:
         words = "\n  ".join((attempt.label, *attempt.words))
     except FileExistsError:
         words = "kept before"
-    (kept.parent / "finding.txt").write_text(f"{verdict.outcome} {verdict.place}\n{words}\n{verdict.detail}\n")
+    (kept.parent / "finding.txt").write_text(
+        f"{verdict.outcome} {verdict.place}\n{words}\n{verdict.detail}\n"
+    )
 
 
 def table(counts: dict[str, Counter[str]]) -> str:
@@ -80,7 +82,9 @@ def main() -> int:
     places: dict[tuple[str, str], list[Job]] = defaultdict(list)
     started, slowest = time.monotonic(), 0.0
     jobs = iter(jobs_of(args.seed, args.first, args.inputs))
-    for done, (job, verdict) in zip(itertools.count(1), run_all(jobs, args.workers, args.limit), strict=False):
+    for done, (job, verdict) in zip(
+        itertools.count(1), run_all(jobs, args.workers, args.limit), strict=False
+    ):
         counts[job[0]][verdict.outcome] += 1
         slowest = max(slowest, verdict.seconds)
         if verdict.outcome not in GOOD:
@@ -91,7 +95,8 @@ def main() -> int:
         if done % 1000 == 0:
             print(f"{done:,} inputs, {time.monotonic() - started:.0f} s", flush=True)
     print(table(counts))
-    print(f"{sum(c.total() for c in counts.values()):,} inputs in {time.monotonic() - started:.0f} s, the slowest {slowest:.1f} s")
+    total, spent = sum(found.total() for found in counts.values()), time.monotonic() - started
+    print(f"{total:,} inputs in {spent:.0f} s, the slowest {slowest:.1f} s")
     for (outcome, place), found in sorted(places.items(), key=lambda item: -len(item[1])):
         print(f"{len(found):6} {outcome}: {place} (first: {' '.join(map(str, found[0]))})")
     return int(bool(places))

@@ -255,7 +255,7 @@ def _not_selected(
 def _compile(pattern: str, flag: str, candidates: Iterable[_Candidate]) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ComqError(
             f"{pattern!r} is not a regular expression ({error})", where=flag, fix="escape special characters"
         ) from error

@@ -1,6 +1,7 @@
 """Constants out of nodes: Constant nodes, and what Transpose, Reshape, Cast and others make of a constant."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,15 @@ def fold_constant_chains(model: Model) -> None:
 
 def leads_to_weight(tensor: Tensor) -> bool:
     """Whether `tensor` is the weight of an operator, directly or through foldable operators."""
-    return any(
-        (is_standard(node, *WEIGHT_INPUTS) and index in WEIGHT_INPUTS[node.op])
-        or (is_standard(node, *FOLDABLE) and index == 0 and leads_to_weight(node.outputs[0]))
-        for node, index in slots_of(tensor)
-    )
+    ahead, seen = [tensor], set()
+    while ahead:
+        for node, index in slots_of(ahead.pop()):
+            if is_standard(node, *WEIGHT_INPUTS) and index in WEIGHT_INPUTS[node.op]:
+                return True
+            if is_standard(node, *FOLDABLE) and index == 0 and id(node) not in seen:
+                seen.add(id(node))
+                ahead.append(node.outputs[0])
+    return False
 
 
 def _settle(node: gs.Node, graph: gs.Graph, values: Any, taken: set[str]) -> None:
@@ -101,6 +106,21 @@ def _constant_values(node: gs.Node, model: Model) -> Any:
     if name in kinds:
         return array_tensor("", np.array(value, dtype=kinds[name]))._values
     return None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What becomes of constant values when one function after the other is applied to them."""
+
+    source: Any
+    """An array or lazy values"""
+    steps: tuple[Callable[[np.ndarray], np.ndarray], ...]
+
+    def __call__(self) -> np.ndarray:
+        values = self.source if isinstance(self.source, np.ndarray) else self.source.load()
+        for step in self.steps:
+            values = step(values)
+        return values
 
 
 Step = tuple[Callable[[np.ndarray], np.ndarray], np.dtype]
@@ -162,4 +182,7 @@ def _apply(
             shape = function(np.empty(shape, dtype)).shape
         except ValueError:
             return None
-    return Derived(shape, dtype, lambda: function(held if isinstance(held, np.ndarray) else held.load()))
+    # One record for a whole chain: functions that call each other would reach Python's depth.
+    before = held.compute if isinstance(held, Derived) else None
+    source, steps = (before.source, before.steps) if isinstance(before, Steps) else (held, ())
+    return Derived(shape, dtype, Steps(source, (*steps, function)))

@@ -20,6 +20,7 @@ from comq_onnx.graph.external import check_external, is_external, read_external,
 from comq_onnx.graph.inline import inline_functions
 from comq_onnx.graph.opset import nodes_in
 from comq_onnx.graph.reader import Reader, Sources
+from comq_onnx.graph.sound import check_sound
 from comq_onnx.graph.spill import INLINE_BYTES, bytes_to_write, spill
 from comq_onnx.graph.tensors import Tensor, bytes_of, float_tensor, quantized_tensor, stored_bytes
 from comq_onnx.graph.writer import Writer, homes_of
@@ -69,10 +70,10 @@ def load(source: str | Path | ModelProto) -> Model:
     ComqError
         The file is missing, is not ONNX, is damaged, lacks its external data, or has an opset outside 7..25.
     """
-    if isinstance(source, ModelProto):
-        return from_proto(source, None)
-    path = Path(source)
-    return from_proto(read_message(path), path)
+    path = None if isinstance(source, ModelProto) else Path(source)
+    proto = source if isinstance(source, ModelProto) else read_message(Path(source))
+    check_sound(proto)
+    return from_proto(proto, path)
 
 
 def from_proto(proto: ModelProto, path: Path | None, outer: ChainMap[str, Tensor] | None = None) -> Model:
@@ -87,9 +88,11 @@ def from_proto(proto: ModelProto, path: Path | None, outer: ChainMap[str, Tensor
         )
     if proto.functions:
         proto = inline_functions(proto)
-    folder = path.parent if path else None
-    _check_tensors(proto, folder)
-    reader = Reader(opset, folder)
+        check_sound(proto)
+    for tensor in tensors_of(proto.graph):
+        if is_external(tensor):
+            check_external(tensor, path, stored_bytes(tensor))
+    reader = Reader(opset, path.parent if path else None)
     graph = reader.read(proto.graph, ChainMap() if outer is None else outer)
     return Model(graph, _shell(proto), path, reader.sources)
 
@@ -212,19 +215,6 @@ def read_message(path: Path) -> ModelProto:
         what = "the ONNX file is truncated or damaged" if proto.ir_version else foreign
         raise ComqError(what, where=where, fix="export or copy the model again")
     return proto
-
-
-def _check_tensors(proto: ModelProto, folder: Path | None) -> None:
-    """ComqError where a tensor lacks the bytes its shape asks for."""
-    for tensor in tensors_of(proto.graph):
-        if is_external(tensor):
-            check_external(tensor, folder, stored_bytes(tensor))
-        elif tensor.HasField("raw_data") and len(tensor.raw_data) != (needed := stored_bytes(tensor)):
-            raise ComqError(
-                f"it holds {len(tensor.raw_data)} bytes where its shape {list(tensor.dims)} needs {needed}",
-                where=f"tensor {tensor.name!r}",
-                fix="the file is damaged: export or copy the model again",
-            )
 
 
 def _shell(proto: ModelProto) -> ModelProto:

@@ -79,7 +79,7 @@ def _follow(node: NodeProto, model: ModelProto, types: dict[str, TypeProto], val
         found = onnx.shape_inference.infer_node_outputs(
             schema, node, present, known, opset_imports=list(model.opset_import), ir_version=model.ir_version
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError):
+    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
         return
     types |= found
 

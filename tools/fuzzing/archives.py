@@ -25,7 +25,11 @@ class Payload:
         return (eval, (f"open({CANARY!r}, 'w').close()",))
 
 
-INPUTS = {"chain": {"x": (6, 16)}, "words": {"ids": (6, 5), "attention_mask": (6, 5)}, "convnet": {"x": (6, 3, 8, 8)}}
+INPUTS = {
+    "chain": {"x": (6, 16)},
+    "words": {"ids": (6, 5), "attention_mask": (6, 5)},
+    "convnet": {"x": (6, 3, 8, 8)},
+}
 INPUTS |= {"sound": {"x": (6, 1, 1, 64)}}
 
 
@@ -40,14 +44,18 @@ def command(name: str, rng: random.Random, folder: Path, *more: object) -> list[
     path = folder / "model.onnx"
     path.write_bytes(dict(corpus())[name].SerializeToString())
     words = [str(path), "-o", str(folder / OUTPUT), *QUICK, "--target", "ort", *map(str, more)]
-    return words + list(rng.choice(((), ("--quiet",), ("--preview-data",), ("--batch-size", "3"), ("--dry-run",))))
+    return words + list(
+        rng.choice(((), ("--quiet",), ("--preview-data",), ("--batch-size", "3"), ("--dry-run",)))
+    )
 
 
 def arrays(name: str, rng: random.Random) -> dict[str, np.ndarray]:
     """What the model wants."""
     values = np.random.default_rng(rng.randrange(1000))
     if name == "words":
-        return {key: values.integers(0, 12 if key == "ids" else 2, shape) for key, shape in INPUTS[name].items()}
+        return {
+            key: values.integers(0, 12 if key == "ids" else 2, shape) for key, shape in INPUTS[name].items()
+        }
     return {key: values.standard_normal(shape).astype(np.float32) for key, shape in INPUTS[name].items()}
 
 
@@ -57,7 +65,9 @@ def wrong_arrays(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
     held = arrays(name, rng)
     key = rng.choice(list(held))
     array = held[key]
-    how = rng.choice(("type", "shape", "rank", "nan", "object", "names", "empty", "structured", "ids", "more", "order"))
+    how = rng.choice(
+        ("type", "shape", "rank", "nan", "object", "names", "empty", "structured", "ids", "more", "order")
+    )
     if how == "type":
         kinds = ("f2", "f8", "i1", "u8", "c8", "S3", "U3", "M8[s]", "m8[s]", "?", ">f4", "V7", "g")
         with np.errstate(all="ignore"):
@@ -65,7 +75,9 @@ def wrong_arrays(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
     elif how == "shape":
         held[key] = array[..., :-1] if rng.random() < 0.5 else np.concatenate([array, array], axis=-1)
     elif how == "rank":
-        held[key] = rng.choice((array[0], array[None], array.reshape(-1), np.asarray(array.reshape(-1)[0]), array[None, None]))
+        held[key] = rng.choice(
+            (array[0], array[None], array.reshape(-1), np.asarray(array.reshape(-1)[0]), array[None, None])
+        )
     elif how == "nan":
         held[key] = array.astype(np.float32)
         held[key].reshape(-1)[rng.randrange(array.size)] = rng.choice((np.nan, np.inf, -np.inf, 3e38))
@@ -119,10 +131,16 @@ def _torch_like(pickled: bytes, rng: random.Random) -> bytes:
 
 def header(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
     """A .npy header of one's own: huge shapes, expressions, objects."""
-    shape = rng.choice(("(6, 16)", "(2**62,)", "(99999999999, 16)", "(-1, 16)", "()", "(6, 16.0)", "(6, 16", "(True, 16)"))
+    shape = rng.choice(
+        ("(6, 16)", "(2**62,)", "(99999999999, 16)", "(-1, 16)", "()", "(6, 16.0)", "(6, 16", "(True, 16)")
+    )
     if rng.random() < 0.3:
-        shape = rng.choice(("(4611686018427387904, 16)", "(0, 99999999999999)", "(6,) * 99", f"(open({CANARY!r}, 'w'), 1)"))
-    kind = rng.choice(("'<f4'", "'|O'", "'<f4'", "'<U99999999'", "[('a', '<f4')]", "'>f8'", "'nonsense'", "'<m8'"))
+        shape = rng.choice(
+            ("(4611686018427387904, 16)", "(0, 99999999999999)", "(6,) * 99", f"(open({CANARY!r}, 'w'), 1)")
+        )
+    kind = rng.choice(
+        ("'<f4'", "'|O'", "'<f4'", "'<U99999999'", "[('a', '<f4')]", "'>f8'", "'nonsense'", "'<m8'")
+    )
     text = f"{{'descr': {kind}, 'fortran_order': {rng.choice(('False', 'True', '3'))}, 'shape': {shape}, }}"
     if rng.random() < 0.1:
         text = "(" * 5000 + text
@@ -162,7 +180,9 @@ def bomb(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
             for number in range(2000):
                 archive.writestr(f"{number}.npy", b"")
         elif how == "nested name":
-            archive.writestr(rng.choice(("../../x.npy", "/etc/x.npy", "a/b/x.npy", "x", "x.npz")), b"\x93NUMPY")
+            archive.writestr(
+                rng.choice(("../../x.npy", "/etc/x.npy", "a/b/x.npy", "x", "x.npz")), b"\x93NUMPY"
+            )
         elif how == "duplicate":
             buffer = io.BytesIO()
             np.save(buffer, arrays("chain", rng)["x"])
@@ -194,21 +214,43 @@ def sound(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
         how, data = mutate_bytes(data, data, rng)
     path = folder / "sound.wav"
     path.write_bytes(data)
-    spec = rng.choice(((), ("--preprocess", "rate=16000"), ("--preprocess", "rate=2147483647"), ("--preprocess", "window=64")))
-    return f"wav: {how} {channels} channels {bits} bits {rate} Hz", command("sound", rng, folder, "--data", path, *spec)
+    spec = rng.choice(
+        (
+            (),
+            ("--preprocess", "rate=16000"),
+            ("--preprocess", "rate=2147483647"),
+            ("--preprocess", "window=64"),
+        )
+    )
+    return f"wav: {how} {channels} channels {bits} bits {rate} Hz", command(
+        "sound", rng, folder, "--data", path, *spec
+    )
 
 
 def picture(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
     """A picture that is cut, flipped, huge or none."""
     from PIL import Image
 
-    suffix, mode = rng.choice((("png", "RGB"), ("jpg", "RGB"), ("bmp", "L"), ("png", "P"), ("png", "I;16"), ("gif", "P"), ("webp", "RGBA"), ("tiff", "F")))
+    suffix, mode = rng.choice(
+        (
+            ("png", "RGB"),
+            ("jpg", "RGB"),
+            ("bmp", "L"),
+            ("png", "P"),
+            ("png", "I;16"),
+            ("gif", "P"),
+            ("webp", "RGBA"),
+            ("tiff", "F"),
+        )
+    )
     size = rng.choice(((8, 8), (1, 1), (300, 2), (64, 48)))
     buffer = io.BytesIO()
     Image.new(mode, size, 7).save(buffer, {"jpg": "jpeg"}.get(suffix, suffix))
     data, how = buffer.getvalue(), "whole"
     if suffix == "png" and rng.random() < 0.3:
-        head = struct.pack(">IIBBBBB", *rng.choice(((2**31 - 1, 2**31 - 1), (20000, 20000), (0, 8))), 8, 2, 0, 0, 0)
+        head = struct.pack(
+            ">IIBBBBB", *rng.choice(((2**31 - 1, 2**31 - 1), (20000, 20000), (0, 8))), 8, 2, 0, 0, 0
+        )
         chunk = b"IHDR" + head
         data = data[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
         how = "huge"
@@ -217,17 +259,28 @@ def picture(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
     path = folder / "pictures" / f"a.{rng.choice((suffix, suffix, 'png', 'jpg'))}"
     path.parent.mkdir()
     path.write_bytes(data)
-    spec = rng.choice(("imagenet", "resize=none", "resize=pad,size=8", "size=8", "crop=0.0001", "multiple=2147483647"))
-    return f"{path.suffix} {how}", command("convnet", rng, folder, "--data", path.parent, "--preprocess", spec)
+    spec = rng.choice(
+        ("imagenet", "resize=none", "resize=pad,size=8", "size=8", "crop=0.0001", "multiple=2147483647")
+    )
+    return f"{path.suffix} {how}", command(
+        "convnet", rng, folder, "--data", path.parent, "--preprocess", spec
+    )
 
 
 def text(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
     """Lines and a tokenizer, either of them broken."""
-    lines = rng.choice((b"a b\n", b"\xff\xfe\x00", b"", b"\n\n", b"a " * 100000, b"\x00" * 100, "é ü\n".encode() * 50))
+    lines = rng.choice(
+        (b"a b\n", b"\xff\xfe\x00", b"", b"\n\n", b"a " * 100000, b"\x00" * 100, "é ü\n".encode() * 50)
+    )
     path, tokenizer = folder / "lines.txt", folder / "tokenizer.json"
     path.write_bytes(lines)
     vocabulary = {"[UNK]": rng.choice((0, 11, 99)), "a": 1, "b": 2, "[PAD]": rng.choice((3, 500))}
-    known = {"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": {"type": "Whitespace"}}
+    known = {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"},
+    }
     known |= {"model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}}
     known |= {"truncation": None, "padding": None, "post_processor": None, "decoder": None}
     if rng.random() < 0.4:
@@ -250,10 +303,49 @@ def specification(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
     (folder / "pictures").mkdir()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(folder / "pictures" / "a.png")
     code = f"{CANARY_MODULE}:call"
-    things = (code, None, True, -1, 0, 1e308, float("nan"), [], [[]], {}, "x" * 5000, {"a": [1]}, [1, 2, 3, 4, 5], "224")
-    keys = ("size", "crop_size", "image_mean", "image_std", "do_resize", "do_rescale", "resample", "do_center_crop")
-    keys += ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "pretrained_cfg", "preset", "module")
-    found = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 8, "width": 8}, "do_resize": True}
+    things = (
+        code,
+        None,
+        True,
+        -1,
+        0,
+        1e308,
+        float("nan"),
+        [],
+        [[]],
+        {},
+        "x" * 5000,
+        {"a": [1]},
+        [1, 2, 3, 4, 5],
+        "224",
+    )
+    keys = (
+        "size",
+        "crop_size",
+        "image_mean",
+        "image_std",
+        "do_resize",
+        "do_rescale",
+        "resample",
+        "do_center_crop",
+    )
+    keys += (
+        "input_size",
+        "mean",
+        "std",
+        "crop_pct",
+        "crop_mode",
+        "interpolation",
+        "pretrained_cfg",
+        "preset",
+        "module",
+    )
+    found = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": {"height": 8, "width": 8},
+        "do_resize": True,
+    }
     for key in rng.sample(keys, 3):
         found[key] = rng.choice((*things, {"shortest_edge": rng.choice(things)}, {"height": 8, "width": 0}))
     path = folder / f"spec.{rng.choice(('json', 'json', 'toml'))}"
@@ -264,7 +356,9 @@ def specification(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
         _, lines = mutate_bytes(lines, lines, rng)
     path.write_bytes(lines)
     spec = rng.choice((str(path), str(path), f"{path},size=8", code, f"filter={code}", f"preset={code}"))
-    return f"spec {spec[-40:]}", command("convnet", rng, folder, "--data", folder / "pictures", "--preprocess", spec)
+    return f"spec {spec[-40:]}", command(
+        "convnet", rng, folder, "--data", folder / "pictures", "--preprocess", spec
+    )
 
 
 def folders(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
@@ -283,7 +377,7 @@ def folders(rng: random.Random, folder: Path) -> tuple[str, list[str]]:
         np.savez(inner / "a\n\x1b[31m.npz", x=np.zeros((2, 16), np.float32))
     elif how == "device":
         (inner / "a.npy").symlink_to(rng.choice(("/dev/zero", "/dev/null", "/proc/self/mem")))
-    source = rng.choice((inner, inner, inner / "none", "/dev/zero", folder / "a\x00b"))
+    source = rng.choice((inner, inner, inner / "none", "/dev/zero"))
     return f"folder: {how}", command("chain", rng, folder, "--data", source)
 
 

@@ -58,7 +58,8 @@ TEXTS = {
         c 16 8
         axes int 2""",
     "unused": """g (float[B,16] x, float[2] spare) => (float[B,8] y, float[B,16] z) {
-            z = Identity(x)  k = Constant<value_float=2.0>()  s = Mul(x, k)  y = MatMul(s, a)  d = Neg(spare) }
+            z = Identity(x)  k = Constant<value_float=2.0>()  s = Mul(x, k)  y = MatMul(s, a)
+            d = Neg(spare) }
         a 16 8""",
     "folded": """g (float[B,16] x) => (float[B,8] y) {
             t = Transpose<perm=[1,0]>(a)  i = Identity(t)  r = Reshape(i, shape)  y = MatMul(x, r) }
@@ -141,7 +142,8 @@ def branches() -> ModelProto:
 def loop() -> ModelProto:
     """A MatMul that is run three times."""
     body = onnx.parser.parse_graph(
-        "body (int64 i, bool go, float[2,6] h) => (bool on, float[2,6] n) { on = Identity(go) n = MatMul(h, w) }"
+        "body (int64 i, bool go, float[2,6] h) => (bool on, float[2,6] n) {"
+        " on = Identity(go) n = MatMul(h, w) }"
     )
     body.initializer.append(numpy_helper.from_array(_values(["6", "6"], 4), "w"))
     made = parsed("g (float[2,6] x) => (float[2,4] y) { v = Identity(x) }\n a 6 4")

@@ -51,7 +51,12 @@ def command(path: Path, rng: random.Random) -> tuple[str, ...]:
     if draw < 0.06:
         return ("inspect", str(path))
     if draw < 0.11:
-        return ("check", str(path), "--target", rng.choice(("portable", "ort", "tensorrt", "openvino", "web")))
+        return (
+            "check",
+            str(path),
+            "--target",
+            rng.choice(("portable", "ort", "tensorrt", "openvino", "web")),
+        )
     if draw < 0.16:
         return ("compare", str(path), str(path), "--samples", "4")
     words = [str(path), "-o", str(path.with_name(OUTPUT)), *QUICK, "--target", rng.choice(TARGETS)]

@@ -12,9 +12,36 @@ INTEGERS = (0, 1, -1, 2, 3, 7, 8, 9, 10, 11, 16, 17, 18, 19, 21, 22, 23, 100, 10
 INTEGERS += (2**31 - 1, -(2**31), 2**32, 2**40, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e-30, 3.4e38, float("inf"), float("-inf"), float("nan"))
 TEXTS = ("", " ", "x", "a", "../x", "/etc/passwd", "com.evil", "ai.onnx.ml", "com.microsoft", "q" * 3000)
-TEXTS += ("\x1b[31mred\x1b[0m", "line\nbreak", "[bold]b[/nothing]", "<script>alert(1)</script>", "ünïcode", "\x00")
-OPERATORS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "Add", "Relu", "If", "Loop", "Scan", "Reshape")
-OPERATORS += ("Constant", "QuantizeLinear", "DequantizeLinear", "Identity", "Transpose", "Softmax", "NoSuchOp")
+TEXTS += (
+    "\x1b[31mred\x1b[0m",
+    "line\nbreak",
+    "[bold]b[/nothing]",
+    "<script>alert(1)</script>",
+    "ünïcode",
+    "\x00",
+)
+OPERATORS = (
+    "MatMul",
+    "Gemm",
+    "Conv",
+    "ConvTranspose",
+    "Gather",
+    "Add",
+    "Relu",
+    "If",
+    "Loop",
+    "Scan",
+    "Reshape",
+)
+OPERATORS += (
+    "Constant",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Identity",
+    "Transpose",
+    "Softmax",
+    "NoSuchOp",
+)
 Field = tuple[Message, FieldDescriptor]
 
 

@@ -9,24 +9,98 @@ from fuzzing.graphs import corpus
 from fuzzing.models import QUICK
 from fuzzing.protos import mutate_bytes
 
-KEYS = ("weights", "activations", "calibration_method", "target-size", "avg-bits", "target-latency", "max_drop")
-KEYS += ("symmetric", "block-size", "solver", "effort", "bias", "inputs", "mrecg", "target", "high-precision-dtype")
-KEYS += ("matmulnbits", "size-first", "reduce-range", "twin-ranges", "weight-form", "first-last", "rule", "keep-float")
-KEYS += ("quantize-embeddings", "nodes-to-quantize", "nodes-to-exclude", "op-types-to-quantize", "preprocess", "seed")
-KEYS += ("calibration-samples", "batch-size", "calibration-shapes", "max-length", "mask-input", "memory", "device")
+KEYS = (
+    "weights",
+    "activations",
+    "calibration_method",
+    "target-size",
+    "avg-bits",
+    "target-latency",
+    "max_drop",
+)
+KEYS += (
+    "symmetric",
+    "block-size",
+    "solver",
+    "effort",
+    "bias",
+    "inputs",
+    "mrecg",
+    "target",
+    "high-precision-dtype",
+)
+KEYS += (
+    "matmulnbits",
+    "size-first",
+    "reduce-range",
+    "twin-ranges",
+    "weight-form",
+    "first-last",
+    "rule",
+    "keep-float",
+)
+KEYS += (
+    "quantize-embeddings",
+    "nodes-to-quantize",
+    "nodes-to-exclude",
+    "op-types-to-quantize",
+    "preprocess",
+    "seed",
+)
+KEYS += (
+    "calibration-samples",
+    "batch-size",
+    "calibration-shapes",
+    "max-length",
+    "mask-input",
+    "memory",
+    "device",
+)
 KEYS += ("threads", "metric", "nonsense", "model", "calibration-data")
 USUAL = {"weights": ("int4", "int8", "int3", "int2"), "block-size": ("16", "32", "channel", "tensor", "auto")}
 USUAL |= {"solver": ("comq", "comq-paper", "gptq", "rtn"), "target": ("ort", "tensorrt", "fakequant")}
-USUAL |= {"activations": ("auto", "none", "int8", "dynamic"), "bias": ("auto", "channel", "none", "position", "block")}
-USUAL |= {"rule": ("MatMul=int8", ".*=float", "y=int3:16", "=", "a=b", "(=int4", "(a+)+$=int8", ".*=int2:channel")}
-USUAL |= {"target-size": ("3kB", "0.5x", "-1MB", "1e99GB", "0x", "nanMB"), "avg-bits": ("4.5", "0.01", "33", "nan")}
-USUAL |= {"calibration-shapes": ("x:2x16", "x:1x99999999999999", "x:0x0", "y:1", ":", "x:-1x16", "x:1x16,x:2x16")}
-USUAL |= {"memory": ("1GB", "1MB", "0.0000001", "1e400", "-3GB", "nan"), "threads": ("1", "0", "-2", "99999999999")}
-USUAL |= {"calibration-samples": ("2", "0", "-1", "99999999999999999999"), "batch-size": ("2", "0", "123456789012")}
-USUAL |= {"seed": ("1", "-1", "99999999999999999999999"), "mrecg": ("1", "-1", "9999999999"), "max_drop": ("1%", "x")}
-USUAL |= {"calibration_method": ("mse", "minmax", "percentile", "entropy", "output-error"), "inputs": ("quantized",)}
-USUAL |= {"high-precision-dtype": ("fp16", "fp32"), "mask-input": ("x", "none"), "device": ("cpu", "cuda", "cuda:9", "tpu")}
-USUAL |= {"first-last": ("int8",), "weight-form": ("dq",), "nodes-to-exclude": (".*", "(", "MatMul"), "effort": ("max",)}
+USUAL |= {
+    "activations": ("auto", "none", "int8", "dynamic"),
+    "bias": ("auto", "channel", "none", "position", "block"),
+}
+USUAL |= {
+    "rule": ("MatMul=int8", ".*=float", "y=int3:16", "=", "a=b", "(=int4", "(a+)+$=int8", ".*=int2:channel")
+}
+USUAL |= {
+    "target-size": ("3kB", "0.5x", "-1MB", "1e99GB", "0x", "nanMB"),
+    "avg-bits": ("4.5", "0.01", "33", "nan"),
+}
+USUAL |= {
+    "calibration-shapes": ("x:2x16", "x:1x99999999999999", "x:0x0", "y:1", ":", "x:-1x16", "x:1x16,x:2x16")
+}
+USUAL |= {
+    "memory": ("1GB", "1MB", "0.0000001", "1e400", "-3GB", "nan"),
+    "threads": ("1", "0", "-2", "99999999999"),
+}
+USUAL |= {
+    "calibration-samples": ("2", "0", "-1", "99999999999999999999"),
+    "batch-size": ("2", "0", "123456789012"),
+}
+USUAL |= {
+    "seed": ("1", "-1", "99999999999999999999999"),
+    "mrecg": ("1", "-1", "9999999999"),
+    "max_drop": ("1%", "x"),
+}
+USUAL |= {
+    "calibration_method": ("mse", "minmax", "percentile", "entropy", "output-error"),
+    "inputs": ("quantized",),
+}
+USUAL |= {
+    "high-precision-dtype": ("fp16", "fp32"),
+    "mask-input": ("x", "none"),
+    "device": ("cpu", "cuda", "cuda:9", "tpu"),
+}
+USUAL |= {
+    "first-last": ("int8",),
+    "weight-form": ("dq",),
+    "nodes-to-exclude": (".*", "(", "MatMul"),
+    "effort": ("max",),
+}
 THINGS = ("", "x", "0", "-1", "1e999", "nan", "true", "\x1b[31m", "[/b]", "ü", "9" * 5000, "(" * 2000, "a\nb")
 FLAGS = ("symmetric", "matmulnbits", "size-first", "reduce-range", "twin-ranges", "quantize-embeddings")
 
@@ -65,7 +139,11 @@ def _file(rng: random.Random) -> tuple[str, bytes]:
             except (ValueError, RecursionError):
                 typed = value
         elif draw < 0.5:
-            typed = [value] if key in ("rule", "keep-float") else rng.choice(([value], [1], True, 0, -1, 4.5, 2**70))
+            typed = (
+                [value]
+                if key in ("rule", "keep-float")
+                else rng.choice(([value], [1], True, 0, -1, 4.5, 2**70))
+            )
         lines.append(f"{written} = {json.dumps(typed)}")
     data = "\n".join(lines).encode()
     if rng.random() < 0.15:

@@ -63,7 +63,7 @@ def typed_length(model: ModelProto, rng: random.Random, folder: Path) -> str:
 def dtype(model: ModelProto, rng: random.Random, folder: Path) -> str:
     """An element type that does not fit."""
     tensor = rng.choice(model.graph.initializer or [TensorProto()])
-    tensor.data_type = rng.choice((*range(0, 27), 99, -1, 8, 8))
+    tensor.data_type = rng.choice((*range(27), 99, -1, 8, 8))
     return f"a weight's element type is {tensor.data_type}"
 
 
@@ -122,7 +122,9 @@ def names(model: ModelProto, rng: random.Random, folder: Path) -> str:
     elif how == "doubled input":
         model.graph.input.extend([model.graph.input[0]])
     else:
-        bad = rng.choice(("\x1b[2Jw", "a\nb", "[/red]", "<script>alert(1)</script>", "../../w", "\x00", "w" * 5000))
+        bad = rng.choice(
+            ("\x1b[2Jw", "a\nb", "[/red]", "<script>alert(1)</script>", "../../w", "\x00", "w" * 5000)
+        )
         for one in model.graph.node:
             one.name = bad
             for slot in (one.input, one.output):
@@ -134,16 +136,43 @@ def names(model: ModelProto, rng: random.Random, folder: Path) -> str:
 
 def attributes(model: ModelProto, rng: random.Random, folder: Path) -> str:
     """An attribute of another value: negative axes, pads, groups, permutations that are none."""
-    known = ("axis", "axes", "perm", "group", "pads", "strides", "kernel_shape", "dilations", "to", "transA", "transB")
-    known += ("keepdims", "alpha", "epsilon", "hidden_size", "auto_pad", "allowzero", "block_size", "ceil_mode")
+    known = (
+        "axis",
+        "axes",
+        "perm",
+        "group",
+        "pads",
+        "strides",
+        "kernel_shape",
+        "dilations",
+        "to",
+        "transA",
+        "transB",
+    )
+    known += (
+        "keepdims",
+        "alpha",
+        "epsilon",
+        "hidden_size",
+        "auto_pad",
+        "allowzero",
+        "block_size",
+        "ceil_mode",
+    )
     node = rng.choice(model.graph.node)
     name = rng.choice((*known, *(attribute.name for attribute in node.attribute)))
     for at, attribute in reversed(list(enumerate(node.attribute))):
         if attribute.name == name:
             del node.attribute[at]
     number = rng.choice((-1, 0, 1, 2, 3, -7, 99, 2**31, 2**62, -(2**63)))
-    value = rng.choice((number, [number], [number] * 4, [0, 0], [], float(rng.choice((0, -1e30, 1e30))), "SAME_UPPER"))
-    attribute = AttributeProto(name=name, type=AttributeProto.INTS) if value == [] else helper.make_attribute(name, value)
+    value = rng.choice(
+        (number, [number], [number] * 4, [0, 0], [], float(rng.choice((0, -1e30, 1e30))), "SAME_UPPER")
+    )
+    attribute = (
+        AttributeProto(name=name, type=AttributeProto.INTS)
+        if value == []
+        else helper.make_attribute(name, value)
+    )
     node.attribute.append(attribute)
     return f"{node.op_type}.{name} = {value}"
 
@@ -151,11 +180,15 @@ def attributes(model: ModelProto, rng: random.Random, folder: Path) -> str:
 def operators(model: ModelProto, rng: random.Random, folder: Path) -> str:
     """Another operator, domain or opset."""
     node = rng.choice(model.graph.node)
-    node.op_type = rng.choice(("MatMul", "Gemm", "Conv", "Gather", "ConvTranspose", "Nothing", "", "If", "Loop"))
+    node.op_type = rng.choice(
+        ("MatMul", "Gemm", "Conv", "Gather", "ConvTranspose", "Nothing", "", "If", "Loop")
+    )
     node.domain = rng.choice(("", "", "ai.onnx", "com.microsoft", "made.up", "ai.onnx.ml"))
     if rng.random() < 0.4:
         version = rng.choice((0, -1, 1, 6, 7, 8, 11, 13, 21, 25, 26, 99, 2**62))
-        model.opset_import.append(helper.make_opsetid(rng.choice(("", "ai.onnx", "made.up", "com.microsoft")), 1))
+        model.opset_import.append(
+            helper.make_opsetid(rng.choice(("", "ai.onnx", "made.up", "com.microsoft")), 1)
+        )
         model.opset_import[-1].version = version
     return f"operator {node.domain}.{node.op_type}"
 
@@ -167,7 +200,9 @@ def nesting(model: ModelProto, rng: random.Random, folder: Path) -> str:
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["deep"])], "deepest", [], [out])
     go = numpy_helper.from_array(np.array(True), "go")
     for level in range(depth):
-        node = helper.make_node("If", ["go"], ["deep"], then_branch=graph, else_branch=graph if level < 3 else None)
+        node = helper.make_node(
+            "If", ["go"], ["deep"], then_branch=graph, else_branch=graph if level < 3 else None
+        )
         graph = helper.make_graph([node], f"level{level}", [], [out])
     model.graph.initializer.append(go)
     model.graph.node.extend(graph.node)
@@ -226,7 +261,16 @@ def external(model: ModelProto, rng: random.Random, folder: Path) -> str:
         os.symlink(outside, folder / "link.bin")
         os.symlink(folder.parent, folder / "up")
     places = (DATA, "../outside.bin", str(outside), "link.bin", "up/outside.bin", "..\\outside.bin", "")
-    places += ("/dev/zero", "/proc/self/mem", "/etc/passwd", ".", "none.bin", f"./{DATA}", f"x/../{DATA}", DATA + "\x00")
+    places += (
+        "/dev/zero",
+        "/proc/self/mem",
+        "/etc/passwd",
+        ".",
+        "none.bin",
+        f"./{DATA}",
+        f"x/../{DATA}",
+        DATA + "\x00",
+    )
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     entries = {"location": rng.choice((DATA, *places))}
@@ -243,10 +287,34 @@ def metadata(model: ModelProto, rng: random.Random, folder: Path) -> str:
     """Metadata that name code, files or preparations that are none."""
     code = f"{CANARY_MODULE}:call"
     run = f"__import__('os').system('touch {CANARY}')"
-    values = (code, run, "{" * 3000, f"['{run}']", "{'names': " + run + "}", "[640, 640", "(1e999, -3)", "\x00")
+    values = (
+        code,
+        run,
+        "{" * 3000,
+        f"['{run}']",
+        "{'names': " + run + "}",
+        "[640, 640",
+        "(1e999, -3)",
+        "\x00",
+    )
     values += (f"preset={code}", "resize=exact,size=99999999x99999999", "[0.1] * 10**9", "9" * 5000)
-    keys = ("preprocess", "calibration_data", "metric", "imgsz", "names", "task", "character", "comq_onnx.recipe")
-    keys += ("Image.BitmapPixelFormat", "Image.ColorSpaceGamma", "Image.NominalPixelRange", "stride", "comq_onnx")
+    keys = (
+        "preprocess",
+        "calibration_data",
+        "metric",
+        "imgsz",
+        "names",
+        "task",
+        "character",
+        "comq_onnx.recipe",
+    )
+    keys += (
+        "Image.BitmapPixelFormat",
+        "Image.ColorSpaceGamma",
+        "Image.NominalPixelRange",
+        "stride",
+        "comq_onnx",
+    )
     for key in rng.sample(keys, 5):
         model.metadata_props.add(key=key, value=rng.choice(values))
     return "metadata that name code"
@@ -257,7 +325,6 @@ def nothing(model: ModelProto, rng: random.Random, folder: Path) -> str:
     part = rng.choice(("graph", "ir_version", "opset_import", "node", "input", "output", "initializer"))
     (model if part in ("graph", "ir_version", "opset_import") else model.graph).ClearField(part)
     return f"no {part}"
-
 
 
 TRAPS: tuple[Callable[[ModelProto, random.Random, Path], str], ...] = (

@@ -98,7 +98,9 @@ def _look(worker: Worker, limit: float) -> tuple[Verdict | None, bool]:
             said = worker.pipe.recv()
         except EOFError:
             worker.process.join()
-            return Verdict("died", "", f"exit code {worker.process.exitcode}", str(worker.process.exitcode)), True
+            return Verdict(
+                "died", "", f"exit code {worker.process.exitcode}", str(worker.process.exitcode)
+            ), True
         if said is None:
             worker.ready = True
             return None, False
