@@ -49,6 +49,8 @@ def _affine(norm: gs.Node) -> _Affine | None:
     if not all(isinstance(tensor, gs.Constant) for tensor in norm.inputs[1:5]):
         return None
     scale, offset, mean, var = (values_of(tensor).astype(np.float64) for tensor in norm.inputs[1:5])
+    if len({values.shape for values in (scale, offset, mean, var)}) > 1:
+        return None  # no runtime would run it
     factor = scale / np.sqrt(var + attribute(norm, "epsilon", 1e-5))
     return _Affine(factor, offset - factor * mean)
 

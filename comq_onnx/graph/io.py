@@ -20,7 +20,7 @@ from comq_onnx.graph.external import check_external, is_external, read_external,
 from comq_onnx.graph.inline import inline_functions
 from comq_onnx.graph.opset import nodes_in
 from comq_onnx.graph.reader import Reader, Sources
-from comq_onnx.graph.sound import check_sound
+from comq_onnx.graph.sound import check_names, check_sound
 from comq_onnx.graph.spill import INLINE_BYTES, bytes_to_write, spill
 from comq_onnx.graph.tensors import Tensor, bytes_of, float_tensor, quantized_tensor, stored_bytes
 from comq_onnx.graph.writer import Writer, homes_of
@@ -214,6 +214,7 @@ def read_message(path: Path) -> ModelProto:
     if not proto.HasField("graph") or not proto.ir_version:
         what = "the ONNX file is truncated or damaged" if proto.ir_version else foreign
         raise ComqError(what, where=where, fix="export or copy the model again")
+    check_names(proto)
     return proto
 
 

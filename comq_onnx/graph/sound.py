@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, checker, defs
 
 from comq_onnx.errors import ComqError
@@ -21,6 +23,7 @@ MOST_BYTES = 1 << 48
 """Of one tensor; NumPy itself counts to 2**63 and raises beyond."""
 MOST_SPARSE = 1 << 32
 """Bytes of a sparse tensor made dense: its file need not hold them, so that nothing else bounds them."""
+_TENSOR_NAME = TensorProto.DESCRIPTOR.fields_by_name["name"]
 _LISTS = {
     TensorProto.FLOAT: ("float_data", 1),
     TensorProto.COMPLEX64: ("float_data", 2),
@@ -40,13 +43,45 @@ def check_sound(proto: ModelProto) -> None:
     Data in other files are not looked at (`external.check_external`). Operators that ONNX does not know, and
     deprecated ones, are taken as they are.
     """
+    check_names(proto)
     check_tensors(proto.graph)
+    for entry in proto.opset_import:
+        if not 0 <= entry.version < 1 << 31:
+            raise ComqError(
+                f"it imports version {entry.version} of the operators of {entry.domain or 'ai.onnx'!r}",
+                where="the model",
+                fix=AGAIN,
+            )
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     context = checker.C.CheckerContext()
     context.ir_version = max(3, min(proto.ir_version, onnx.IR_VERSION))
     context.opset_imports = versions | {"": versions.get("", versions.get("ai.onnx", 1))}
     for node in _nodes(proto.graph):
         _check_node(node, context)
+
+
+def check_names(message: Message) -> None:
+    """ComqError where a name is no UTF-8, or holds what a terminal would take as a command.
+
+    Documentation and metadata may hold any text.
+    """
+    tensor = isinstance(message, TensorProto)
+    # Of tensors only the name is looked at: to list a field is to copy it.
+    listed = [(_TENSOR_NAME, message.name)] if tensor else message.ListFields()
+    for field, value in listed:
+        if field.message_type is not None:
+            for inner in value if field.is_repeated else (value,):
+                check_names(inner)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            for text in value if field.is_repeated else (value,):
+                _check_name(text, field.name)
+
+
+def _check_name(text: str | bytes, field: str) -> None:
+    # protobuf hands out as bytes what is no UTF-8.
+    free = field in ("doc_string", "value", "producer_name", "producer_version")
+    if isinstance(text, bytes) or not (free or text.isprintable()):
+        raise ComqError(f"the {field} {text!r} is no printable text", where="the model", fix=AGAIN)
 
 
 def check_tensors(graph: GraphProto) -> None:
@@ -69,6 +104,8 @@ def check_tensor(tensor: TensorProto) -> None:
     """ComqError unless shape, element type and data of a tensor go together."""
     where = f"tensor {tensor.name!r}"
     numpy_dtype(tensor.data_type, tensor.name)
+    if tensor.HasField("segment"):
+        raise ComqError("it is a segment of a tensor, which nothing reads", where=where, fix=AGAIN)
     _check_dims(tensor.dims, where)
     count = math.prod(tensor.dims)
     if tensor.data_type == TensorProto.STRING:
@@ -125,6 +162,8 @@ def _check_dims(dims: Iterable[int], where: str) -> None:
     shape = list(dims)
     if any(size < 0 for size in shape):
         raise ComqError(f"its shape {shape} has a negative size", where=where, fix=AGAIN)
+    if math.prod(size for size in shape if size) > MOST_BYTES:  # one size of 0 makes NumPy no wiser
+        raise ComqError(f"its shape {shape} is larger than any tensor", where=where, fix=AGAIN)
     if len(shape) > 64:
         raise ComqError(f"it has {len(shape)} dimensions", where=where, fix=AGAIN)
 
@@ -164,6 +203,13 @@ def _check_node(node: NodeProto, context: checker.C.CheckerContext) -> None:
             return
     except (defs.SchemaError, TypeError):  # of no operator, or of an opset that is no number for ONNX
         return
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            raise ComqError(
+                f"its attribute {attribute.name!r} is that of a function, which it is in none of",
+                where=f"node {node.name!r}",
+                fix=AGAIN,
+            )
     bare = NodeProto(op_type=node.op_type, name=node.name, input=node.input, output=node.output)
     bare.attribute.extend(map(_emptied, node.attribute))
     try:

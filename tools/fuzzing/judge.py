@@ -78,6 +78,8 @@ def _judged(result: Result, attempt: Attempt, folder: Path) -> tuple[str, str, s
         return _done(result, attempt, output)
     if result.exit_code == 2 and "Usage:" in result.stderr:
         return "usage", result.stderr, ""
+    if result.exit_code == 1 and attempt.words[0] == "check" and result.stdout:
+        return _done(result, attempt, output)  # of a file that breaks rules
     if result.exit_code != 1:
         return f"exit code {result.exit_code}", result.stderr, ""
     return _refused(result.stderr)

@@ -1,6 +1,7 @@
 """Processes that run attempts one after the other, watched from outside: they may hang, die or eat memory."""
 
 import multiprocessing
+import os
 import resource
 import shutil
 import tempfile
@@ -52,8 +53,26 @@ class Worker:
     since: float = field(default_factory=time.monotonic)
     ready: bool = False
 
+    used: float = 0.0
+    """Seconds of its processor when it was given the job"""
+
+    def give(self, job: Job | None) -> None:
+        self.job, self.since, self.used = job, time.monotonic(), self.processor_seconds()
+        self.pipe.send(job)
+
     def late(self, limit: float) -> bool:
-        return time.monotonic() - self.since > (limit if self.ready else WARM_UP)
+        """Longer than `limit` at work, or three times as long on the clock: the machine may be busy."""
+        waited = time.monotonic() - self.since
+        if not self.ready:
+            return waited > WARM_UP
+        return waited > 3 * limit or (waited > limit and self.processor_seconds() - self.used > limit)
+
+    def processor_seconds(self) -> float:
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def start() -> Worker:
@@ -81,9 +100,7 @@ def run_all(jobs: Iterator[Job], count: int, limit: float) -> Iterator[tuple[Job
                         raise SystemExit("a worker does not start")
                     workers.append(start())
                 elif verdict is not None or (worker.ready and worker.job is None):
-                    worker.job = next(jobs, None)
-                    worker.since = time.monotonic()
-                    worker.pipe.send(worker.job)
+                    worker.give(next(jobs, None))
                     if worker.job is None:
                         workers.remove(worker)
     finally:
