@@ -15,6 +15,7 @@ from comq_onnx.cli_program import SETTINGS, Gibibytes, Program, wide_console
 from comq_onnx.cli_recipe import default_output, recipe_of
 from comq_onnx.cli_report import check_report_paths, write_reports
 from comq_onnx.errors import ComqError
+from comq_onnx.faults import faults_explained
 from comq_onnx.interrupt import INTERRUPTED, leave, temporary_files_together, terminable
 from comq_onnx.recipe import BLOCK_SIZES, Recipe
 
@@ -165,7 +166,7 @@ def quantize(
             show_plan(model, data, recipe)
             return
         check_report_paths(reports)
-        with terminable(), temporary_files_together():
+        with terminable(), faults_explained(), temporary_files_together():
             report = run(model, path, data, (recipe, resume), quiet)
             write_reports(report, reports)
     except ComqError as error:

@@ -10,7 +10,8 @@ from comq_onnx.graph.residual import Block, residual_adds
 from comq_onnx.graph.tensors import FLOAT_DTYPES
 from comq_onnx.records import BlockBias, Layer, Solution
 from comq_onnx.resume import Journal
-from comq_onnx.run.stream import QUANTIZED, Stream, broadcast_bias
+from comq_onnx.run.stand_ins import broadcast_bias
+from comq_onnx.run.stream import QUANTIZED, Stream
 from comq_onnx.solve.position import LEAST, position_part, share
 from comq_onnx.stats.mask import keep_rows
 from comq_onnx.stats.pairs import wanted

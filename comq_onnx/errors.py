@@ -1,5 +1,7 @@
 """The one exception for what a user can put right. Everything else is a bug and keeps its traceback."""
 
+from typing import Self
+
 LONGEST = 400
 """Characters of a part of an error; what is longer is cut in the middle."""
 
@@ -33,3 +35,29 @@ class ComqError(Exception):
 
 class NotPairedError(ComqError):
     """The float and the quantized network cannot be run side by side: no pairs of values come of it."""
+
+
+class NotFiniteError(ComqError):
+    """A network computes NaN or infinity: in `tensor`, on the calibration sample of this number."""
+
+    def __init__(self, what: str, *, tensor: str, sample: int, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.tensor, self.sample = tensor, sample
+
+    def located(self, network: str, node: str, op: str) -> Self:
+        """The same with the node that it comes from, whose inputs are finite."""
+        return type(self)(
+            f"the {'float model' if network == 'float' else 'quantized network'} computes NaN or infinity, first in node '{node}' ({op})",
+            tensor=self.tensor,
+            sample=self.sample,
+            where=self.where,
+            fix=self.fix if network == "float" else "keep the layers before that node float: --keep-float",
+        )
+
+
+class NotFinitePairError(NotFiniteError, NotPairedError):
+    """The float or the quantized network does, run side by side."""
+
+
+class MemoryExhaustedError(ComqError):
+    """Memory ran out where the model was run; with less at a time it may do."""

@@ -17,7 +17,9 @@ from comq_onnx.evaluate.command import command_line, versions
 from comq_onnx.evaluate.remarks import remarks
 from comq_onnx.evaluate.report import Report, model_bytes
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
+from comq_onnx.faults import faults_explained
 from comq_onnx.fields import RecipeFields
+from comq_onnx.frugal import within_memory
 from comq_onnx.graph.cut import refusal
 from comq_onnx.graph.io import check_output, load, move_into_place, save
 from comq_onnx.interrupt import held_back, temporary_folder
@@ -79,7 +81,20 @@ def quantize(
         Whatever the user can put right, in one sentence.
     """
     recipe, started = settled(recipe, fields), time.monotonic()
-    path = check_output(model, Path(output))
+    with faults_explained():
+        return _quantized(model, Path(output), data, (recipe, progress, resume), started)
+
+
+def _quantized(
+    model: str | Path | onnx.ModelProto,
+    output: Path,
+    data: Any,
+    how: tuple[Recipe, Progress, str | Path | None],
+    started: float,
+) -> Report:
+    """`quantize` with a recipe that is one."""
+    recipe, progress, resume = how
+    path = check_output(model, output)
     folder = _journal_folder(resume, recipe)
     opened = open_run(model, data, recipe, progress)
     allocation, asked = None, recipe
@@ -99,11 +114,15 @@ def quantize(
 
 
 def make(opened: Opened, recipe: Recipe, progress: Progress = silent, journal: Journal | None = None) -> Made:
-    """Solve as planned, and put the solutions into the graph."""
-    solved = solve_model(opened, recipe, progress, journal)
-    opened, grids = settle(opened, solved, recipe, progress)
-    twins = choose_twins(opened, solved, recipe, grids, progress)
-    return Made(opened, recipe, solved, write(opened, solved, recipe, grids, twins))
+    """Solve as planned, and put the solutions into the graph; where memory runs out, with less at a time."""
+
+    def attempt(opened: Opened, less: Recipe) -> Made:
+        solved = solve_model(opened, less, progress, journal)
+        opened, grids = settle(opened, solved, less, progress)
+        twins = choose_twins(opened, solved, less, grids, progress)
+        return Made(opened, recipe, solved, write(opened, solved, recipe, grids, twins))
+
+    return within_memory(opened, recipe, attempt)
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:

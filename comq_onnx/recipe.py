@@ -41,6 +41,9 @@ CHOICES = {
 """The values of the fields that have a list of them."""
 
 
+MOST_THREADS = 4096
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to quantize. The defaults are the tool's advice.
@@ -174,9 +177,11 @@ class Recipe:
                 where="--max-length",
                 fix="use 1 or more, or 0 for its own",
             )
-        if self.threads < 0:
+        if not 0 <= self.threads <= MOST_THREADS:
             raise ComqError(
-                f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"
+                f"{self.threads} is no count of threads",
+                where="--threads",
+                fix=f"use 1 to {MOST_THREADS}, or 0 for all cores",
             )
         if self.seed < 0:
             raise ComqError(f"{self.seed} is below 0", where="--seed", fix="use 0 or more")

@@ -23,8 +23,7 @@ MOST_BYTES = 1 << 48
 """Of one tensor; NumPy itself counts to 2**63 and raises beyond."""
 MOST_SPARSE = 1 << 32
 """Bytes of a sparse tensor made dense: its file need not hold them, so that nothing else bounds them."""
-_TENSOR_NAME = TensorProto.DESCRIPTOR.fields_by_name["name"]
-_LISTS = {
+_LISTS: dict[int, tuple[str, int]] = {
     TensorProto.FLOAT: ("float_data", 1),
     TensorProto.COMPLEX64: ("float_data", 2),
     TensorProto.DOUBLE: ("double_data", 1),
@@ -65,10 +64,10 @@ def check_names(message: Message) -> None:
 
     Documentation and metadata may hold any text.
     """
-    tensor = isinstance(message, TensorProto)
-    # Of tensors only the name is looked at: to list a field is to copy it.
-    listed = [(_TENSOR_NAME, message.name)] if tensor else message.ListFields()
-    for field, value in listed:
+    if isinstance(message, TensorProto):  # to list a field is to copy it
+        _check_name(message.name, "name")
+        return
+    for field, value in message.ListFields():
         if field.message_type is not None:
             for inner in value if field.is_repeated else (value,):
                 check_names(inner)

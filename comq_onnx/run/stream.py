@@ -9,15 +9,16 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from comq_onnx.errors import ComqError, NotPairedError
+from comq_onnx.errors import ComqError, MemoryExhaustedError, NotPairedError
 from comq_onnx.graph.cut import Segment, cut, reads_of
-from comq_onnx.graph.layout import from_rows, per_column_to_output
-from comq_onnx.grid import dequantize
 from comq_onnx.records import Layer, Solution
+from comq_onnx.run.astray import origin
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
 from comq_onnx.run.session import Session, SessionOptions, open_session
+from comq_onnx.run.stand_ins import broadcast_bias, float_weight, with_constants
 from comq_onnx.run.store import Store
+from comq_onnx.run.tapped import TappedModel
 from comq_onnx.run.widen import widened
 
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
@@ -114,6 +115,22 @@ class Stream:
                 if on_batch:
                     on_batch()
             self.node_runs += len(segment.nodes) * len(networks) * self.batches
+
+    def origin(self, tensor: str, feeds: Mapping[str, np.ndarray]) -> tuple[str, NodeProto] | None:
+        """The network, and its node whose NaN or infinity ends in a tensor, on one batch of the data."""
+        for network in (FLOAT, QUANTIZED):
+            model = ModelProto()
+            model.CopyFrom(self._model)
+            if network == QUANTIZED:
+                nodes, added = self._quantized(self._model.graph.node)
+                constants = {**self._constants, **self._replaced, **added}
+                del model.graph.node[:], model.graph.initializer[:]
+                model.graph.node.extend(nodes)
+                model.graph.initializer.extend(constants.values())
+            wide = {name: widened(value) for name, value in feeds.items()}
+            if node := origin(TappedModel(model), tensor, wide, self._options):
+                return network, node
+        return None
 
     def nodes_of(self, layer: Layer) -> tuple[NodeProto, ...]:
         """The node of a layer, to be run by `outputs`."""
@@ -232,7 +249,7 @@ class Stream:
         graph.initializer.extend(constants[name] for name in mentioned if name in constants)
         model = ModelProto(ir_version=self._model.ir_version, graph=graph)
         model.opset_import.extend(self._model.opset_import)
-        session = open_session(model, self._options)
+        session = _opened(model, self._options)
         for spec in session.outputs:
             if spec.dtype == object:
                 raise NotPairedError(f"'{spec.name}' is a sequence or an optional and no tensor", fix=FLOATS)
@@ -261,51 +278,30 @@ class Stream:
                 added[name + "/bias"] = numpy_helper.from_array(bias, name + "/bias")
                 result += [bare, helper.make_node("Add", [bare.output[0], name + "/bias"], [name])]
             elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-                result.append(_with_constants(node, self._replaced))
+                result.append(with_constants(node, self._replaced))
             else:
                 result.append(node)
         return result, added
 
 
+def _opened(model: ModelProto, options: SessionOptions) -> Session:
+    """A part of the model, loaded. NotPairedError where it does not load: the whole model may."""
+    try:
+        return open_session(model, options)
+    except MemoryExhaustedError:
+        raise
+    except ComqError as error:
+        raise NotPairedError(f"a part of the model cannot be run alone, {error.what}", fix=FLOATS) from error
+
+
 def _answer(
     session: Session, feeds: dict[str, np.ndarray], outputs: Sequence[str], network: str
 ) -> dict[str, np.ndarray]:
-    """Outputs by name. NotPairedError where the quantized network alone cannot compute them."""
+    """Outputs by name. NotPairedError where this part of the network cannot be run: the whole one may."""
     try:
         return session.run(feeds, outputs)
+    except MemoryExhaustedError:
+        raise
     except ComqError as error:
-        if network != QUANTIZED:
-            raise
-        raise NotPairedError(f"in the quantized network, {error.what}", fix=FLOATS) from error
-
-
-def float_weight(solution: Solution, layer: Layer) -> np.ndarray:
-    """What the codes stand for, in the weight tensor's shape, in float32 or wider."""
-    values = dequantize(solution.codes, solution.scale, solution.zero_point, solution.grid)
-    return from_rows(values, layer.layout).astype(np.float64 if layer.dtype == "float64" else np.float32)
-
-
-def broadcast_bias(bias: np.ndarray, layer: Layer) -> np.ndarray:
-    """``(groups, cols)`` as it is added to the node's output."""
-    values = per_column_to_output(bias, layer.layout)
-    if layer.layout.kind in ("conv", "conv_transpose"):
-        values = values.reshape(-1, *(1,) * (len(layer.layout.shape) - 2))
-    return values.astype(np.float64 if layer.dtype == "float64" else np.float32)
-
-
-def _with_constants(node: NodeProto, replaced: dict[str, TensorProto]) -> NodeProto:
-    """A copy of the node whose subgraphs hold the replaced constants."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    _replace_inside(copy, replaced)
-    return copy
-
-
-def _replace_inside(node: NodeProto, replaced: dict[str, TensorProto]) -> None:
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for tensor in body.initializer:
-                if tensor.name in replaced:
-                    tensor.CopyFrom(replaced[tensor.name])
-            for inner in body.node:
-                _replace_inside(inner, replaced)
+        which = "quantized" if network == QUANTIZED else "float"
+        raise NotPairedError(f"in a part of the {which} network, {error.what}", fix=FLOATS) from error

@@ -8,7 +8,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from comq_onnx.records import Layer, Solution
 from comq_onnx.run.data import Batch
 from comq_onnx.run.session import Session, SessionOptions, open_session
-from comq_onnx.run.stream import broadcast_bias, float_weight
+from comq_onnx.run.stand_ins import broadcast_bias, float_weight
 from comq_onnx.run.widen import widened
 
 BIAS = "/switched_bias"

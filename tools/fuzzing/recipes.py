@@ -99,7 +99,7 @@ USUAL |= {
     "first-last": ("int8",),
     "weight-form": ("dq",),
     "nodes-to-exclude": (".*", "(", "MatMul"),
-    "effort": ("max",),
+    "effort": ("fast",),
 }
 THINGS = ("", "x", "0", "-1", "1e999", "nan", "true", "\x1b[31m", "[/b]", "ü", "9" * 5000, "(" * 2000, "a\nb")
 FLAGS = ("symmetric", "matmulnbits", "size-first", "reduce-range", "twin-ranges", "quantize-embeddings")

@@ -79,7 +79,7 @@ def strings(model: ModelProto, rng: random.Random, folder: Path) -> str:
 
 def values(model: ModelProto, rng: random.Random, folder: Path) -> str:
     """Weights that are not finite, or next to overflow or nothing."""
-    floats = [t for t in model.graph.initializer if t.data_type in (1, 10)]
+    floats = [t for t in model.graph.initializer if t.data_type in (1, 10) and t.raw_data]
     if not floats:
         return "nothing"
     tensor = rng.choice(floats)
