@@ -46,8 +46,9 @@ class NotFiniteError(ComqError):
 
     def located(self, network: str, node: str, op: str) -> Self:
         """The same with the node that it comes from, whose inputs are finite."""
+        who = "float model" if network == "float" else "quantized network"
         return type(self)(
-            f"the {'float model' if network == 'float' else 'quantized network'} computes NaN or infinity, first in node '{node}' ({op})",
+            f"the {who} computes NaN or infinity, first in node '{node}' ({op})",
             tensor=self.tensor,
             sample=self.sample,
             where=self.where,

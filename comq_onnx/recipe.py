@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from comq_onnx.budget import parse_drop, parse_size
@@ -259,7 +259,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain values, fields that hold their default left out."""
-        return {f.name: asdict(self)[f.name] for f in fields(self) if getattr(self, f.name) != f.default}
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def as_json(self) -> str:
         """`as_dict` on one line, for a model's metadata; without what changes no file."""

@@ -69,6 +69,8 @@ def _accepts(node: gs.Node, graph: gs.Graph, affine: _Affine) -> bool:
     bias = _bias(node)
     if bias.size != bias.shape[-1]:
         return False  # the C of a Gemm may differ from row to row
+    if bias.size not in (1, affine.factor.size):
+        return False  # no runtime would run it
     shift = affine.shift + affine.factor * bias.reshape(-1)
     if not (np.isfinite(affine.factor).all() and np.isfinite(shift).all()):
         return False

@@ -61,11 +61,11 @@ class Worker:
         self.pipe.send(job)
 
     def late(self, limit: float) -> bool:
-        """Longer than `limit` at work, or three times as long on the clock: the machine may be busy."""
+        """Longer than `limit` at work, or far longer on the clock: the machine may be busy with others."""
         waited = time.monotonic() - self.since
         if not self.ready:
             return waited > WARM_UP
-        return waited > 3 * limit or (waited > limit and self.processor_seconds() - self.used > limit)
+        return waited > WARM_UP or (waited > limit and self.processor_seconds() - self.used > limit)
 
     def processor_seconds(self) -> float:
         try:
