@@ -158,17 +158,18 @@ def quantize(
     path = output or default_output(model, "mixed" if recipe.budgeted or recipe.max_drop else recipe.weights)
     before = identity(path)
     try:
-        data = data_of(calibration_data, tokenizer)
-        if preview_data:
-            show_preview(model, data, recipe, preview_data, wide_console())
-            return
-        if dry_run:
-            show_plan(model, data, recipe)
-            return
-        check_report_paths(reports)
-        with terminable(), faults_explained(), temporary_files_together():
-            report = run(model, path, data, (recipe, resume), quiet)
-            write_reports(report, reports)
+        with faults_explained():
+            data = data_of(calibration_data, tokenizer)
+            if preview_data:
+                show_preview(model, data, recipe, preview_data, wide_console())
+                return
+            if dry_run:
+                show_plan(model, data, recipe)
+                return
+            check_report_paths(reports)
+            with terminable(), temporary_files_together():
+                report = run(model, path, data, (recipe, resume), quiet)
+                write_reports(report, reports)
     except ComqError as error:
         fail(error)
     except KeyboardInterrupt:

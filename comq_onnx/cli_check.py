@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from comq_onnx.errors import ComqError
+from comq_onnx.faults import faults_explained
 
 if TYPE_CHECKING:
     from comq_onnx.targets.findings import Finding, Rule
@@ -57,7 +58,8 @@ def check(model: Path | None, target: str | None, as_json: bool, list_rules: boo
     from comq_onnx.targets.check import check as findings_of
 
     try:
-        found = findings_of(model, target)
+        with faults_explained():
+            found = findings_of(model, target)
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)
         sys.exit(FAILED)

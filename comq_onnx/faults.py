@@ -8,6 +8,7 @@ from comq_onnx.errors import ComqError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+REFUSED |= {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def make(opened: Opened, recipe: Recipe, progress: Progress = silent, journal: J
         twins = choose_twins(opened, solved, less, grids, progress)
         return Made(opened, recipe, solved, write(opened, solved, recipe, grids, twins))
 
-    return within_memory(opened, recipe, attempt)
+    made, notes = within_memory(opened, recipe, attempt)
+    return replace(made, solved=replace(made.solved, notes=(*notes, *made.solved.notes)))
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:
@@ -213,9 +214,9 @@ def put_in_place(
     """Write beside `path`, verify, and only then move there; the files that are there now."""
     with temporary_folder(".comq-", path.parent) as scratch:
         draft = scratch / path.name
-        written = save(outcome.model, draft)
+        written = save(outcome.model, draft, path)
         progress("verify", 0, 1)
-        checks = verify_written(draft, opened, outcome, recipe)
+        checks, _ = within_memory(opened, recipe, lambda less, how: verify_written(draft, less, outcome, how))
         progress("verify", 1, 1)
         with held_back():  # of two files, both or none
             return move_into_place(written, path.parent), checks

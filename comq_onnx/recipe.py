@@ -42,6 +42,7 @@ CHOICES = {
 
 
 MOST_THREADS = 4096
+MOST_SAMPLES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,11 @@ class Recipe:
         if self.seed < 0:
             raise ComqError(f"{self.seed} is below 0", where="--seed", fix="use 0 or more")
         for name in ("calibration_samples", "batch_size"):
-            if getattr(self, name) < 1:
+            if not 1 <= getattr(self, name) <= MOST_SAMPLES:
                 raise ComqError(
-                    f"{getattr(self, name)} is not a count", where=_flag(name), fix="use 1 or more"
+                    f"{getattr(self, name)} is not a count of samples",
+                    where=_flag(name),
+                    fix=f"use 1 to {MOST_SAMPLES:,}",
                 )
 
     def _check_ranges(self) -> None:

@@ -93,7 +93,7 @@ def main() -> int:
                 keep(job, verdict, args.keep)
                 print(f"{job}: {verdict.outcome}: {verdict.place} {verdict.detail[-300:]}", flush=True)
         if done % 1000 == 0:
-            print(f"{done:,} inputs, {time.monotonic() - started:.0f} s", flush=True)
+            print(f"{done:,} inputs, {time.monotonic() - started:.0f} s\n{table(counts)}", flush=True)
     print(table(counts))
     total, spent = sum(found.total() for found in counts.values()), time.monotonic() - started
     print(f"{total:,} inputs in {spent:.0f} s, the slowest {slowest:.1f} s")

@@ -210,7 +210,8 @@ def _log(values: np.ndarray, classes: Classes) -> np.ndarray:
         return np.log(np.maximum(values, TINY))
     if classes.kind == "log-probabilities":
         return np.maximum(values, math.log(TINY))
-    shifted = values - values.max(axis=classes.axis, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of infinities nothing is known, which the divergence then says
+        shifted = values - values.max(axis=classes.axis, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=classes.axis, keepdims=True))
 
 

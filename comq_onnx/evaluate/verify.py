@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from comq_onnx.errors import ComqError
+from comq_onnx.errors import ComqError, MemoryExhaustedError
 from comq_onnx.evaluate.agreement import (
     DEPLOYED_LIMIT,
     EXACT_LIMIT,
@@ -80,8 +80,8 @@ def verify(
 ) -> Verification:
     """Check the file at `path` against the float model `reference` and the `solutions` it should hold.
 
-    Failures are recorded, never raised: the caller decides. Models in bfloat16, which onnxruntime does not
-    run on a CPU, are run in their float32 form, and the check says so.
+    Failures are recorded, never raised, but MemoryExhaustedError is: the caller decides. Models in bfloat16,
+    which onnxruntime does not run on a CPU, are run in their float32 form, and the check says so.
     """
     target = TARGETS[recipe.target]
     checks = [check_format(path)]
@@ -96,10 +96,14 @@ def verify(
     batches = list(islice(calibration.batches(), BATCHES))
     try:
         truth = outputs_on(open_session(reference, SessionOptions()), batches)
+    except MemoryExhaustedError:
+        raise
     except ComqError as error:
         return Verification((*checks, Check(FLOAT_RUNS, False, str(error), fatal=True)))
     try:
         ran = run(widen(proto) if wide else path, path, batches, not target.for_onnxruntime)
+    except MemoryExhaustedError:
+        raise
     except ComqError as error:
         return Verification((*checks, Check("runs in onnxruntime", False, str(error), fatal=True)))
     checks.append(_runs(wide))

@@ -138,7 +138,8 @@ def _step(node: gs.Node, opset: int) -> Step | None:
         axis = attribute(node, "axis", 1)
         return (lambda array: array.reshape(int(np.prod(array.shape[:axis])), -1)), source
     if node.op == "Reshape":
-        return _reshape(node), source
+        made = _reshape(node)
+        return made and (made, source)
     if node.op == "Cast":
         return _cast(node, source)
     axes = attribute(node, "axes") if opset < 13 else (node.inputs[1] if len(node.inputs) > 1 else None)
@@ -149,10 +150,14 @@ def _step(node: gs.Node, opset: int) -> Step | None:
     return (lambda array: np.expand_dims(array, tuple(axes or ()))), source
 
 
-def _reshape(node: gs.Node) -> Callable[[np.ndarray], np.ndarray]:
+def _reshape(node: gs.Node) -> Callable[[np.ndarray], np.ndarray] | None:
+    if len(node.inputs) < 2 or dtype_of(node.inputs[1]) != np.int64:
+        return None  # no runtime would run it
     wanted = values_of(node.inputs[1]).reshape(-1).tolist()
     copy_zero = not attribute(node, "allowzero", 0)
     before = shape_of(node.inputs[0])
+    if any(size == 0 and copy_zero and i >= len(before) for i, size in enumerate(wanted)):
+        return None
     shape = [before[i] if size == 0 and copy_zero else size for i, size in enumerate(wanted)]
     return lambda array: array.reshape(shape)
 

@@ -118,10 +118,11 @@ def write_model(model: Model, writer: Writer) -> ModelProto:
     return proto
 
 
-def save(proto: ModelProto, path: Path) -> list[Path]:
+def save(proto: ModelProto, path: Path, said: Path | None = None) -> list[Path]:
     """Write `proto` to `path`, and above 2 GB its weights to ``<name>.data`` beside it; the files written.
 
-    Files are written elsewhere and then renamed: what was at `path` stays until the new file is whole.
+    Files are written elsewhere and then renamed: what was at `path` stays until the new file is whole. `said`
+    is what errors call it.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def save(proto: ModelProto, path: Path) -> list[Path]:
             return move_into_place(_write(proto, Path(scratch) / path.name), path.parent)
     except OSError as error:
         raise ComqError(
-            f"it cannot be written ({error.strerror})", where=str(path), fix="choose another output"
+            f"it cannot be written ({error.strerror})", where=str(said or path), fix="choose another output"
         ) from error
 
 
