@@ -15,6 +15,7 @@ from comq_onnx.cli_program import SETTINGS, Gibibytes, Program, wide_console
 from comq_onnx.cli_recipe import default_output, recipe_of
 from comq_onnx.cli_report import check_report_paths, write_reports
 from comq_onnx.errors import ComqError
+from comq_onnx.faults import faults_explained
 from comq_onnx.interrupt import INTERRUPTED, leave, temporary_files_together, terminable
 from comq_onnx.recipe import BLOCK_SIZES, Recipe
 
@@ -164,17 +165,18 @@ def quantize(
     path = output or default_output(model, "mixed" if recipe.budgeted or recipe.max_drop else recipe.weights)
     before = identity(path)
     try:
-        data = data_of(calibration_data, tokenizer)
-        if preview_data:
-            show_preview(model, data, recipe, preview_data, wide_console())
-            return
-        if dry_run:
-            show_plan(model, data, recipe)
-            return
-        check_report_paths(reports)
-        with terminable(), temporary_files_together():
-            report = run(model, path, data, (recipe, resume), quiet)
-            write_reports(report, reports)
+        with faults_explained():
+            data = data_of(calibration_data, tokenizer)
+            if preview_data:
+                show_preview(model, data, recipe, preview_data, wide_console())
+                return
+            if dry_run:
+                show_plan(model, data, recipe)
+                return
+            check_report_paths(reports)
+            with terminable(), temporary_files_together():
+                report = run(model, path, data, (recipe, resume), quiet)
+                write_reports(report, reports)
     except ComqError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from comq_onnx.errors import ComqError
+from comq_onnx.faults import faults_explained
 
 if TYPE_CHECKING:
     from comq_onnx.run.tensorrt_ import Engine
@@ -65,8 +66,9 @@ def check(model: Path | None, target: str | None, build: bool, as_json: bool, li
     from comq_onnx.targets.check import check as findings_of
 
     try:
-        found = findings_of(model, target)
-        engine = engine_at(model) if build else None
+        with faults_explained():
+            found = findings_of(model, target)
+            engine = engine_at(model) if build else None
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)
         sys.exit(FAILED)

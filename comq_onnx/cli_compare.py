@@ -10,6 +10,7 @@ import click
 
 from comq_onnx.cli_data import data_of, feeding_options
 from comq_onnx.errors import ComqError
+from comq_onnx.faults import faults_explained
 
 if TYPE_CHECKING:
     from comq_onnx.evaluate.comparison import Comparison
@@ -61,9 +62,10 @@ def compare(
 
     console = Console(stderr=True)
     try:
-        data = data_of(calibration_data, tokenizer)
         options["preprocess"] = spec_of(options["preprocess"])
-        with shown_on(console) if console.is_terminal else nullcontext(_silent) as progress:
+        shown = shown_on(console) if console.is_terminal else nullcontext(_silent)
+        with faults_explained(), shown as progress:
+            data = data_of(calibration_data, tokenizer)
             found = compared(a, b, data, metric, CompareOptions(**options), progress)
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)

@@ -136,6 +136,7 @@ def show_preview(model: Path, data: Any, recipe: "Recipe", path: Path, console: 
     from comq_onnx.evaluate.preview import preview
     from comq_onnx.evaluate.preview_page import contact_sheet, page
     from comq_onnx.evaluate.preview_table import print_preview
+    from comq_onnx.interrupt import put_whole
 
     check_preview_path(path)
     found = preview(model, data, recipe)
@@ -144,7 +145,7 @@ def show_preview(model: Path, data: Any, recipe: "Recipe", path: Path, console: 
         return
     made = page(found).encode() if path.suffix == ".html" else contact_sheet(found)
     try:
-        path.write_bytes(made)
+        put_whole(path, made)
     except OSError as error:
         raise ComqError(
             f"it cannot be written ({error.strerror})",

@@ -8,6 +8,7 @@ import click
 
 from comq_onnx.cli_program import wide_console
 from comq_onnx.errors import ComqError
+from comq_onnx.faults import faults_explained
 from comq_onnx.recipe import CHOICES
 
 FAILED = 1
@@ -32,7 +33,8 @@ def inspect(model: Path, targets: tuple[str, ...], as_json: bool) -> None:
     from comq_onnx.offers import inspect as contents_of
 
     try:
-        found = contents_of(model, targets)
+        with faults_explained():
+            found = contents_of(model, targets)
     except ComqError as error:
         click.echo(f"comq-onnx: {error}", err=True)
         sys.exit(FAILED)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comq_onnx.errors import ComqError
-from comq_onnx.interrupt import held_back
+from comq_onnx.interrupt import put_whole
 
 if TYPE_CHECKING:
     from comq_onnx.evaluate.report import Report
@@ -19,8 +19,7 @@ def write_reports(report: "Report", paths: Sequence[Path]) -> None:
     for path in dict.fromkeys(paths):
         text = _as_page(report) if path.suffix == ".html" else json.dumps(report.as_dict(), indent=1) + "\n"
         try:
-            with held_back():
-                path.write_text(text, encoding="utf-8")
+            put_whole(path, text.encode())
         except OSError as error:
             raise ComqError(
                 f"the report cannot be written ({error.strerror})",

@@ -4,7 +4,6 @@ Only how to quantize is in it; the model, the data and what is written belong to
 <https://toml.io/en/v1.0.0>`_ is read by the standard library.
 """
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,7 +15,7 @@ import tomli_w
 
 from comq_onnx.errors import ComqError
 from comq_onnx.fields import checked
-from comq_onnx.interrupt import held_back, temporary_folder
+from comq_onnx.interrupt import put_whole
 from comq_onnx.recipe import Recipe
 from comq_onnx.version import __version__
 
@@ -59,11 +58,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
         raise ComqError("a recipe is written as TOML", where=where, fix=f"name it {SUFFIX}")
     text = as_toml(recipe)
     try:
-        with temporary_folder(".comq-", path.parent) as scratch:
-            draft = scratch / path.name
-            draft.write_text(text, encoding="utf-8")
-            with held_back():
-                os.replace(draft, path)
+        put_whole(path, text.encode())
     except OSError as error:
         raise ComqError(
             f"the recipe cannot be written ({error.strerror})", where=where, fix="choose another file"

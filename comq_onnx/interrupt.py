@@ -46,6 +46,15 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
             folder.cleanup()
 
 
+def put_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: what was there stays until then. OSError where it cannot be."""
+    with temporary_folder(".comq-", path.parent) as scratch:
+        draft = scratch / path.name
+        draft.write_bytes(data)
+        with held_back():
+            os.replace(draft, path)
+
+
 @contextmanager
 def temporary_files_together() -> Iterator[None]:
     """All temporary files of this process lie in one folder, which is gone afterwards with all in it.

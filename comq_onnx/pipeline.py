@@ -16,7 +16,9 @@ from comq_onnx.errors import ComqError, NotPairedError
 from comq_onnx.evaluate.command import command_line
 from comq_onnx.evaluate.report import Report
 from comq_onnx.evaluate.verify import FLOAT_RUNS, Verification, verify
+from comq_onnx.faults import faults_explained
 from comq_onnx.fields import RecipeFields
+from comq_onnx.frugal import within_memory
 from comq_onnx.graph.cut import cut, refusal, uncuttable
 from comq_onnx.graph.io import check_output, move_into_place, save
 from comq_onnx.interrupt import held_back, temporary_folder
@@ -74,7 +76,20 @@ def quantize(
         Whatever the user can put right, in one sentence.
     """
     recipe, started = settled(recipe, fields), time.monotonic()
-    path = check_output(model, Path(output))
+    with faults_explained():
+        return _quantized(model, Path(output), data, (recipe, progress, resume), started)
+
+
+def _quantized(
+    model: str | Path | onnx.ModelProto,
+    output: Path,
+    data: Any,
+    how: tuple[Recipe, Progress, str | Path | None],
+    started: float,
+) -> Report:
+    """`quantize` with a recipe that is one."""
+    recipe, progress, resume = how
+    path = check_output(model, output)
     if recipe.dask:
         check_cluster(recipe)
     folder = _journal_folder(resume, recipe)
@@ -96,11 +111,16 @@ def quantize(
 
 
 def make(opened: Opened, recipe: Recipe, progress: Progress = silent, journal: Journal | None = None) -> Made:
-    """Solve as planned, and put the solutions into the graph."""
-    solved = solve_model(opened, recipe, progress, journal)
-    opened, grids = settle(opened, solved, recipe, progress)
-    twins = choose_twins(opened, solved, recipe, grids, progress)
-    return Made(opened, recipe, solved, write(opened, solved, recipe, grids, twins))
+    """Solve as planned, and put the solutions into the graph; where memory runs out, with less at a time."""
+
+    def attempt(opened: Opened, less: Recipe) -> Made:
+        solved = solve_model(opened, less, progress, journal)
+        opened, grids = settle(opened, solved, less, progress)
+        twins = choose_twins(opened, solved, less, grids, progress)
+        return Made(opened, recipe, solved, write(opened, solved, recipe, grids, twins))
+
+    made, notes = within_memory(opened, recipe, attempt)
+    return replace(made, solved=replace(made.solved, notes=(*notes, *made.solved.notes)))
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:
@@ -213,9 +233,9 @@ def put_in_place(
     """Write beside `path`, verify, and only then move there; the files that are there now."""
     with temporary_folder(".comq-", path.parent) as scratch:
         draft = scratch / path.name
-        written = save(outcome.model, draft, apart=opened.plan.outside is not None)
+        written = save(outcome.model, draft, opened.plan.outside is not None, path)
         progress("verify", 0, 1)
-        checks = verify_written(draft, opened, outcome, recipe)
+        checks, _ = within_memory(opened, recipe, lambda less, how: verify_written(draft, less, outcome, how))
         progress("verify", 1, 1)
         with held_back():  # of two files, both or none
             return move_into_place(written, path.parent), checks

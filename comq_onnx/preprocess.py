@@ -16,6 +16,8 @@ from comq_onnx.presets import PRESETS
 FLAG = "--preprocess"
 MOST_PIXELS = 1 << 15
 """Of a side of a picture, as it is fed"""
+SLOWEST, FASTEST = 100, 1_000_000
+"""Samples a second of a sound"""
 SOUND_KEYS = ("rate", "window", "normalize")
 CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1, "rgba": 4, "bgra": 4}
 ALIASES = {"color": "colour", "crop-pct": "crop", "interpolation": "filter", "normalise": "normalize"}
@@ -170,6 +172,12 @@ def _whole(key: str, text: str) -> int:
     return int(text)
 
 
+def _rate(key: str, text: str) -> int:
+    if not text.isdecimal() or not SLOWEST <= int(text) <= FASTEST:
+        raise _wrong(key, text, f"give samples a second, from {SLOWEST} to {FASTEST}")
+    return int(text)
+
+
 def _size(key: str, text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() and 0 < int(side) <= MOST_PIXELS for side in sides):
@@ -217,7 +225,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "crop": _share,
     "multiple": _whole,
     "fill": _fill,
-    "rate": _whole,
+    "rate": _rate,
     "window": _whole,
     **dict.fromkeys(WORDS, _word),
     **dict.fromkeys(LISTS, _numbers),

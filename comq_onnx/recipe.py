@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from comq_onnx.budget import parse_drop, parse_size
@@ -41,6 +41,10 @@ CHOICES = {
 """The values of the fields that have a list of them."""
 UNTOLD = ("threads", "memory_gib", "dask")
 """Fields that change no file."""
+
+
+MOST_THREADS = 4096
+MOST_SAMPLES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -182,9 +186,11 @@ class Recipe:
                 where="--max-length",
                 fix="use 1 or more, or 0 for its own",
             )
-        if self.threads < 0:
+        if not 0 <= self.threads <= MOST_THREADS:
             raise ComqError(
-                f"{self.threads} is not a count", where="--threads", fix="use 1 or more, or 0 for all cores"
+                f"{self.threads} is no count of threads",
+                where="--threads",
+                fix=f"use 1 to {MOST_THREADS}, or 0 for all cores",
             )
         if self.shards < 2 or self.shards % 2:
             raise ComqError(
@@ -194,10 +200,14 @@ class Recipe:
             raise ComqError(
                 f"{self.dask!r} is no cluster", where="--dask", fix="use tcp://HOST:PORT or local:4"
             )
+        if self.seed < 0:
+            raise ComqError(f"{self.seed} is below 0", where="--seed", fix="use 0 or more")
         for name in ("calibration_samples", "batch_size"):
-            if getattr(self, name) < 1:
+            if not 1 <= getattr(self, name) <= MOST_SAMPLES:
                 raise ComqError(
-                    f"{getattr(self, name)} is not a count", where=_flag(name), fix="use 1 or more"
+                    f"{getattr(self, name)} is not a count of samples",
+                    where=_flag(name),
+                    fix=f"use 1 to {MOST_SAMPLES:,}",
                 )
 
     def _check_ranges(self) -> None:
@@ -268,7 +278,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain values, fields that hold their default left out."""
-        return {f.name: asdict(self)[f.name] for f in fields(self) if getattr(self, f.name) != f.default}
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def as_json(self) -> str:
         """`as_dict` on one line, for a model's metadata; without what changes no file."""

@@ -51,6 +51,14 @@ class ConvGeometry:
     output_padding: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
 
+    def fits(self, channels: int) -> bool:
+        """Whether a weight with so many channels on its first axis can be run so."""
+        axes = len(self.kernel)
+        sizes = len(self.strides) == len(self.dilations) == axes and len(self.pads) == 2 * axes
+        steps = min((*self.strides, *self.dilations), default=0) >= 1
+        padded = not self.output_padding or len(self.output_padding) == axes
+        return sizes and steps and padded and self.group >= 1 and channels % self.group == 0
+
 
 @dataclass(frozen=True)
 class Layer:

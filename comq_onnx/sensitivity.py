@@ -121,7 +121,8 @@ def squared_error(truth: Outputs, found: Outputs) -> float:
         if not is_float(truth[0][key].dtype):
             continue
         pairs = [(np.float64(a[key]), np.float64(b[key])) for a, b in zip(truth, found, strict=True)]
-        signal = sum(float(np.square(a).sum()) for a, _ in pairs)
-        noise = sum(float(np.square(a - b).sum()) for a, b in pairs if a.shape == b.shape)
+        with np.errstate(over="ignore", invalid="ignore"):  # seen to below
+            signal = sum(float(np.square(a).sum()) for a, _ in pairs)
+            noise = sum(float(np.square(a - b).sum()) for a, b in pairs if a.shape == b.shape)
         total += noise / signal if signal > 0 and math.isfinite(noise) else 0.0
     return total

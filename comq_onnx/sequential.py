@@ -14,6 +14,7 @@ from onnx import ModelProto
 from comq_onnx.allocate.modcap import differing, modcap
 from comq_onnx.backends.engine import open_engine
 from comq_onnx.compensation import BlockBiases, PositionBiases
+from comq_onnx.errors import NotFiniteError
 from comq_onnx.evaluate.estimate import Steps, steps_of, store_limit
 from comq_onnx.graph.adjacent import Pair, adjacent
 from comq_onnx.graph.cut import Segment, streamed
@@ -204,10 +205,23 @@ class March:
     def _look(self, segment: Segment, masks: list[np.ndarray]) -> dict[str, tuple[InputStats | None, float]]:
         """What layers see, as they are to be solved on it, and the energy of its drift."""
         how = (self._engine, self._limit // 2)
-        found = collect_pairs(self._stream, segment, self._sampling, masks, how)
+        try:
+            found = collect_pairs(self._stream, segment, self._sampling, masks, how)
+        except NotFiniteError as error:
+            raise self._located(error) from error
         energy = {name: s.drift.energy if s and s.drift else 0.0 for name, s in found.items()}
         kept = found if self._mode.correct else {name: s and _without_drift(s) for name, s in found.items()}
         return {name: (stats, energy[name]) for name, stats in kept.items()}
+
+    def _located(self, error: NotFiniteError) -> NotFiniteError:
+        """The same error with the node that NaN or infinity comes from."""
+        first = 0
+        for batch in self._calibration.batches():
+            first += self._calibration.entries(batch)
+            if first > error.sample:
+                found = self._stream.origin(error.tensor, batch)
+                return error if found is None else error.located(found[0], found[1].name, found[1].op_type)
+        return error
 
     def _chosen(self, model: ModelProto) -> dict[str, list[Pair]]:
         """The pairs of layers to be solved together, by the second of them."""

@@ -1,11 +1,17 @@
-"""What all tests share: other runtimes run only where a test is marked for them."""
+"""What all tests share: other runtimes run only where a test is marked for them; no test is a lottery."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from comq_onnx.run.node import VARIABLE
 
+# The same examples on every machine and day; HYPOTHESIS_PROFILE=search looks for others.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 NODE_FOLDER = Path(__file__).parent / "node"
 
 

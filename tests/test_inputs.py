@@ -122,9 +122,11 @@ def test_a_quantized_network_that_leaves_the_numbers(value: float) -> None:
     proto = apart("c = Greater(d, far) r = Where(c, bad, h)", far=np.float32(0.01), bad=np.float32(value))
     opened = open_run(proto, samples(deep(1), 20), recipe())
     notes = solve_model(opened, recipe()).notes
-    assert f"{PARALLEL}the float or the quantized network computes NaN or infinity" in notes
-    with pytest.raises(ComqError, match=r"^tensor 'r', calibration sample 0: the float or the quantized net"):
+    said = "the quantized network computes NaN or infinity, first in node 'Where_r' (Where)"
+    assert f"{PARALLEL}{said}" in notes
+    with pytest.raises(ComqError) as caught:
         solve_model(opened, recipe(inputs="quantized"))
+    assert str(caught.value).startswith(f"tensor 'r', calibration sample 0: {said}; keep the layers before")
 
 
 def test_a_quantized_network_that_does_not_run() -> None:
@@ -135,7 +137,8 @@ def test_a_quantized_network_that_does_not_run() -> None:
         steps=np.ones(1, np.float32),
     )
     opened = open_run(proto, samples(deep(1), 20), recipe())
-    assert any(note.startswith(f"{PARALLEL}in the quantized") for note in solve_model(opened, recipe()).notes)
-    told = r"^in the quantized network, the model does not run on .*; use --inputs float\.$"
+    notes = solve_model(opened, recipe()).notes
+    assert any(note.startswith(f"{PARALLEL}in a part of the quantized") for note in notes)
+    told = r"^in a part of the quantized network, the model does not run on .*; use --inputs float\.$"
     with pytest.raises(ComqError, match=told):
         solve_model(opened, recipe(inputs="quantized"))

@@ -199,8 +199,9 @@ def _classified(x: np.ndarray, y: np.ndarray, classes: Classes) -> tuple[int, in
     if not x.size or x.ndim <= classes.axis:
         return 0, 0, 0.0
     same = x.argmax(axis=classes.axis) == y.argmax(axis=classes.axis)
-    log_p, log_q = _log(x, classes), _log(y, classes)
-    terms = np.where(log_p > -math.inf, np.exp(log_p) * (log_p - log_q), 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinities nothing is known: NaN says so
+        log_p, log_q = _log(x, classes), _log(y, classes)
+        terms = np.where(log_p > -math.inf, np.exp(log_p) * (log_p - log_q), 0.0)
     return int(np.count_nonzero(same)), same.size, float(terms.sum())
 
 

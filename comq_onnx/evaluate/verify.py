@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from comq_onnx.errors import ComqError
+from comq_onnx.errors import ComqError, MemoryExhaustedError
 from comq_onnx.evaluate.agreement import (
     DEPLOYED_LIMIT,
     EXACT_LIMIT,
@@ -82,9 +82,9 @@ def verify(
 ) -> Verification:
     """Check the file at `path` against the float model `reference` and the `solutions` it should hold.
 
-    Failures are recorded, never raised: the caller decides. Models in bfloat16, which onnxruntime does not
-    run on a CPU, are run in their float32 form, and the check says so. What takes more memory than `recipe`
-    allows is run part by part.
+    Failures are recorded, never raised, but MemoryExhaustedError is: the caller decides. Models in bfloat16,
+    which onnxruntime does not run on a CPU, are run in their float32 form, and the check says so. What takes
+    more memory than `recipe` allows is run part by part.
     """
     target, room = TARGETS[recipe.target], room_of(recipe)
     checks = [check_format(path, reference)]
@@ -101,10 +101,14 @@ def verify(
     batches = list(islice(calibration.batches(), BATCHES))
     try:
         truth = room.outputs(reference, batches, SessionOptions())
+    except MemoryExhaustedError:
+        raise
     except ComqError as error:
         return Verification((*checks, Check(FLOAT_RUNS, False, str(error), fatal=True)))
     try:
         ran = run(widen(proto) if wide else path, path, batches, not target.for_onnxruntime, room)
+    except MemoryExhaustedError:
+        raise
     except ComqError as error:
         return Verification((*checks, Check("runs in onnxruntime", False, str(error), fatal=True)))
     whole = room.holds(bytes_at(path))

@@ -49,6 +49,8 @@ def _affine(norm: gs.Node) -> _Affine | None:
     if not all(isinstance(tensor, gs.Constant) for tensor in norm.inputs[1:5]):
         return None
     scale, offset, mean, var = (values_of(tensor).astype(np.float64) for tensor in norm.inputs[1:5])
+    if len({values.shape for values in (scale, offset, mean, var)}) > 1:
+        return None  # no runtime would run it
     factor = scale / np.sqrt(var + attribute(norm, "epsilon", 1e-5))
     return _Affine(factor, offset - factor * mean)
 
@@ -67,6 +69,8 @@ def _accepts(node: gs.Node, graph: gs.Graph, affine: _Affine) -> bool:
     bias = _bias(node)
     if bias.size != bias.shape[-1]:
         return False  # the C of a Gemm may differ from row to row
+    if bias.size not in (1, affine.factor.size):
+        return False  # no runtime would run it
     shift = affine.shift + affine.factor * bias.reshape(-1)
     if not (np.isfinite(affine.factor).all() and np.isfinite(shift).all()):
         return False

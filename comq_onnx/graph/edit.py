@@ -166,7 +166,10 @@ def _small_sum(tensor: gs.Tensor, addend: np.ndarray, layout: Layout) -> np.ndar
         return None
     if layout.kind == "matmul" and len(layout.shape) == 2 and as_vector(tensor, addend.size) is None:
         return None
-    total = values_of(tensor).astype(np.float64) + addend
+    try:
+        total = values_of(tensor).astype(np.float64) + addend
+    except ValueError:  # shapes that no runtime would add
+        return None
     return total if total.size <= max(np.prod(shape_of(tensor)), addend.size) else None
 
 

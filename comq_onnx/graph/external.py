@@ -44,14 +44,48 @@ def external_file(tensor: TensorProto, folder: Path | None) -> tuple[Path, int, 
                 fix="keep the data file beside the model",
             )
         path = folder / posix
-    return path, int(entries.get("offset") or 0), int(length) if length is not None else None
+    return (
+        path,
+        _count(entries.get("offset") or "0", tensor),
+        None if length is None else _count(length, tensor),
+    )
 
 
-def check_external(tensor: TensorProto, folder: Path | None, expected: int) -> None:
-    """ComqError unless the data file of `tensor` exists and holds the `expected` bytes."""
-    path, offset, length = external_file(tensor, folder)
+def _count(text: str, tensor: TensorProto) -> int:
+    """A number of bytes as a file has it."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ComqError(
+            f"its external data has {text!r} where a number of bytes should be",
+            where=f"tensor {tensor.name!r}",
+            fix="export the model again",
+        )
+    return int(text)
+
+
+def _beside(path: Path, model: Path) -> bool:
+    """Whether a data file lies below the model's folder, or beside it, once the links of both are followed.
+
+    The cache of a model hub keeps files elsewhere, and links to the model and to its data side by side.
+    """
+    real = path.resolve()
+    return real.is_relative_to(model.parent.resolve()) or real.parent == model.resolve().parent
+
+
+def check_external(tensor: TensorProto, model: Path | None, expected: int) -> None:
+    """ComqError unless the data file of `tensor` lies beside the file `model` and holds `expected` bytes."""
+    path, offset, length = external_file(tensor, model.parent if model else None)
     where = f"tensor {tensor.name!r}"
-    if not path.is_file():
+    try:
+        found, inside = path.is_file(), model is None or _beside(path, model)
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+        found, inside = False, True
+    if not inside:
+        raise ComqError(
+            f"its external data file {str(path)!r} is a link that leads out of the model's folder",
+            where=where,
+            fix="keep the data file itself beside the model",
+        )
+    if not found:
         raise ComqError(
             f"its external data file {str(path)!r} does not exist",
             where=where,
@@ -75,13 +109,20 @@ def read_external(tensor: TensorProto, folder: Path | None, size: int) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(size)
+            values = file.read(size)
     except OSError as error:
         raise ComqError(
             f"its external data file cannot be read ({error.strerror})",
             where=f"tensor {tensor.name!r}",
             fix="copy the data file beside the model",
         ) from error
+    if len(values) != size:
+        raise ComqError(
+            f"its external data file {str(path)!r} is too short",
+            where=f"tensor {tensor.name!r}",
+            fix="copy the whole file",
+        )
+    return values
 
 
 def point_to(tensor: TensorProto, location: str, offset: int, length: int) -> None:

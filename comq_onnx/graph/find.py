@@ -138,6 +138,8 @@ def _shape_obstacle(node: gs.Node, weight: gs.Constant, recipe: Recipe) -> str:
         return "a vector, not a matrix"
     if node.op == "Gemm" and any(attribute(node, flag, 0) for flag in ("transA", "transB")):
         return "Gemm is not in the form MatMul + Add: the model was not prepared"
+    if node.op in ("Conv", "ConvTranspose") and not _geometry(node, shape).fits(shape[0]):
+        return "strides, pads or groups do not go with the weight's shape"
     if node.op == "Gather":
         if attribute(node, "axis", 0) == 0 and len(shape) == 2:
             return ""  # the recipe decides
@@ -256,7 +258,7 @@ def _not_selected(
 def _compile(pattern: str, flag: str, candidates: Iterable[_Candidate]) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ComqError(
             f"{pattern!r} is not a regular expression ({error})", where=flag, fix="escape special characters"
         ) from error

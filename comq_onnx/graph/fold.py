@@ -1,6 +1,7 @@
 """Constants out of nodes: Constant nodes, and what Transpose, Reshape, Cast and others make of a constant."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,15 @@ def fold_constant_chains(model: Model) -> None:
 
 def leads_to_weight(tensor: Tensor) -> bool:
     """Whether `tensor` is the weight of an operator, directly or through foldable operators."""
-    return any(
-        (is_standard(node, *WEIGHT_INPUTS) and index in WEIGHT_INPUTS[node.op])
-        or (is_standard(node, *FOLDABLE) and index == 0 and leads_to_weight(node.outputs[0]))
-        for node, index in slots_of(tensor)
-    )
+    ahead, seen = [tensor], set()
+    while ahead:
+        for node, index in slots_of(ahead.pop()):
+            if is_standard(node, *WEIGHT_INPUTS) and index in WEIGHT_INPUTS[node.op]:
+                return True
+            if is_standard(node, *FOLDABLE) and index == 0 and id(node) not in seen:
+                seen.add(id(node))
+                ahead.append(node.outputs[0])
+    return False
 
 
 def _settle(node: gs.Node, graph: gs.Graph, values: Any, taken: set[str]) -> None:
@@ -103,6 +108,21 @@ def _constant_values(node: gs.Node, model: Model) -> Any:
     return None
 
 
+@dataclass(frozen=True)
+class Steps:
+    """What becomes of constant values when one function after the other is applied to them."""
+
+    source: Any
+    """An array or lazy values"""
+    steps: tuple[Callable[[np.ndarray], np.ndarray], ...]
+
+    def __call__(self) -> np.ndarray:
+        values = self.source if isinstance(self.source, np.ndarray) else self.source.load()
+        for step in self.steps:
+            values = step(values)
+        return values
+
+
 Step = tuple[Callable[[np.ndarray], np.ndarray], np.dtype]
 
 
@@ -118,7 +138,8 @@ def _step(node: gs.Node, opset: int) -> Step | None:
         axis = attribute(node, "axis", 1)
         return (lambda array: array.reshape(int(np.prod(array.shape[:axis])), -1)), source
     if node.op == "Reshape":
-        return _reshape(node), source
+        made = _reshape(node)
+        return made and (made, source)
     if node.op == "Cast":
         return _cast(node, source)
     axes = attribute(node, "axes") if opset < 13 else (node.inputs[1] if len(node.inputs) > 1 else None)
@@ -129,10 +150,14 @@ def _step(node: gs.Node, opset: int) -> Step | None:
     return (lambda array: np.expand_dims(array, tuple(axes or ()))), source
 
 
-def _reshape(node: gs.Node) -> Callable[[np.ndarray], np.ndarray]:
+def _reshape(node: gs.Node) -> Callable[[np.ndarray], np.ndarray] | None:
+    if len(node.inputs) < 2 or dtype_of(node.inputs[1]) != np.int64:
+        return None  # no runtime would run it
     wanted = values_of(node.inputs[1]).reshape(-1).tolist()
     copy_zero = not attribute(node, "allowzero", 0)
     before = shape_of(node.inputs[0])
+    if any(size == 0 and copy_zero and i >= len(before) for i, size in enumerate(wanted)):
+        return None
     shape = [before[i] if size == 0 and copy_zero else size for i, size in enumerate(wanted)]
     return lambda array: array.reshape(shape)
 
@@ -162,4 +187,7 @@ def _apply(
             shape = function(np.empty(shape, dtype)).shape
         except ValueError:
             return None
-    return Derived(shape, dtype, lambda: function(held if isinstance(held, np.ndarray) else held.load()))
+    # One record for a whole chain: functions that call each other would reach Python's depth.
+    before = held.compute if isinstance(held, Derived) else None
+    source, steps = (before.source, before.steps) if isinstance(before, Steps) else (held, ())
+    return Derived(shape, dtype, Steps(source, (*steps, function)))

@@ -1,9 +1,17 @@
 """Model-local functions, inlined: every later step sees plain operators."""
 
+from collections.abc import Iterable
+
 import onnx
-from onnx import ModelProto, inliner
+from onnx import ModelProto, NodeProto, inliner
 
 from comq_onnx.errors import ComqError
+
+WITHOUT = "export it without functions"
+MOST_NODES = 1_000_000
+"""Nodes that a model with functions may come to"""
+DEEPEST = 200
+"""Functions that may call each other in a row"""
 
 
 def inline_functions(proto: ModelProto) -> ModelProto:
@@ -11,6 +19,7 @@ def inline_functions(proto: ModelProto) -> ModelProto:
 
     Weights take no part: they are taken out of the message for the time of the inlining.
     """
+    _check_calls(proto)
     bare = ModelProto()
     bare.CopyFrom(proto)
     del bare.graph.initializer[:]
@@ -33,6 +42,33 @@ def inline_functions(proto: ModelProto) -> ModelProto:
     inlined.graph.sparse_initializer.extend(proto.graph.sparse_initializer)
     inlined.ClearField("functions")
     return inlined
+
+
+def _check_calls(proto: ModelProto) -> None:
+    """ComqError where functions call each other in a circle, or make too many nodes of few."""
+    bodies = {(f.domain, f.name, f.overload): f for f in proto.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+
+    def nodes_of(nodes: Iterable[NodeProto], within: tuple[tuple[str, str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            if key in within:
+                raise ComqError("it calls itself", where=f"function {node.op_type!r}", fix=WITHOUT)
+            if key in bodies and len(within) > DEEPEST:
+                raise ComqError("functions call each other too deeply", where="the model", fix=WITHOUT)
+            if key in bodies and key not in sizes:
+                sizes[key] = nodes_of(bodies[key].node, (*within, key))
+            graphs = [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
+            inner = sum(nodes_of(graph.node, within) for graph in graphs)
+            total += sizes.get(key, 1) + inner
+        if total > MOST_NODES:
+            raise ComqError(
+                f"its functions come to more than {MOST_NODES:,} nodes", where="the model", fix=WITHOUT
+            )
+        return total
+
+    nodes_of(proto.graph.node, ())
 
 
 def first_line(error: BaseException) -> str:

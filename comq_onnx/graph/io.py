@@ -21,6 +21,7 @@ from comq_onnx.graph.inline import inline_functions
 from comq_onnx.graph.opset import nodes_in
 from comq_onnx.graph.outside import Outside
 from comq_onnx.graph.reader import Reader, Sources
+from comq_onnx.graph.sound import check_names, check_sound
 from comq_onnx.graph.spill import INLINE_BYTES, bytes_to_write, spill
 from comq_onnx.graph.tensors import Stored, Tensor, bytes_of, float_tensor, quantized_tensor, stored_bytes
 from comq_onnx.graph.writer import Writer, homes_of
@@ -72,10 +73,10 @@ def load(source: str | Path | ModelProto) -> Model:
     ComqError
         The file is missing, is not ONNX, is damaged, lacks its external data, or has an unknown opset.
     """
-    if isinstance(source, ModelProto):
-        return from_proto(source, None)
-    path = Path(source)
-    return from_proto(read_message(path), path)
+    path = None if isinstance(source, ModelProto) else Path(source)
+    proto = source if isinstance(source, ModelProto) else read_message(Path(source))
+    check_sound(proto)
+    return from_proto(proto, path)
 
 
 def from_proto(proto: ModelProto, path: Path | None, outer: ChainMap[str, Tensor] | None = None) -> Model:
@@ -90,9 +91,11 @@ def from_proto(proto: ModelProto, path: Path | None, outer: ChainMap[str, Tensor
         )
     if proto.functions:
         proto = inline_functions(proto)
-    folder = path.parent if path else None
-    _check_tensors(proto, folder)
-    reader = Reader(opset, folder)
+        check_sound(proto)
+    for tensor in tensors_of(proto.graph):
+        if is_external(tensor):
+            check_external(tensor, path, stored_bytes(tensor))
+    reader = Reader(opset, path.parent if path else None)
     graph = reader.read(proto.graph, ChainMap() if outer is None else outer)
     return Model(graph, _shell(proto), path, reader.sources)
 
@@ -126,11 +129,12 @@ def write_model(model: Model, writer: Writer) -> ModelProto:
     return proto
 
 
-def save(proto: ModelProto, path: Path, apart: bool = False) -> list[Path]:
+def save(proto: ModelProto, path: Path, apart: bool = False, said: Path | None = None) -> list[Path]:
     """Write `proto` to `path`, and above 2 GB its weights to ``<name>.data`` beside it; the files written.
 
     With `apart`, weights go there whatever the size, so that only one of them is in memory at a time. Files
-    are written elsewhere and then renamed: what was at `path` stays until the new file is whole.
+    are written elsewhere and then renamed: what was at `path` stays until the new file is whole. `said` is
+    what errors call it.
 
     Raises
     ------
@@ -147,7 +151,7 @@ def save(proto: ModelProto, path: Path, apart: bool = False) -> list[Path]:
             return move_into_place(_write(proto, Path(scratch) / path.name, apart), path.parent)
     except OSError as error:
         raise ComqError(
-            f"it cannot be written ({error.strerror})", where=str(path), fix="choose another output"
+            f"it cannot be written ({error.strerror})", where=str(said or path), fix="choose another output"
         ) from error
 
 
@@ -223,20 +227,8 @@ def read_message(path: Path) -> ModelProto:
     if not proto.HasField("graph") or not proto.ir_version:
         what = "the ONNX file is truncated or damaged" if proto.ir_version else foreign
         raise ComqError(what, where=where, fix="export or copy the model again")
+    check_names(proto)
     return proto
-
-
-def _check_tensors(proto: ModelProto, folder: Path | None) -> None:
-    """ComqError where a tensor lacks the bytes its shape asks for."""
-    for tensor in tensors_of(proto.graph):
-        if is_external(tensor):
-            check_external(tensor, folder, stored_bytes(tensor))
-        elif tensor.HasField("raw_data") and len(tensor.raw_data) != (needed := stored_bytes(tensor)):
-            raise ComqError(
-                f"it holds {len(tensor.raw_data)} bytes where its shape {list(tensor.dims)} needs {needed}",
-                where=f"tensor {tensor.name!r}",
-                fix="the file is damaged: export or copy the model again",
-            )
 
 
 def _shell(proto: ModelProto) -> ModelProto:

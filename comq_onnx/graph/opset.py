@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import onnx
-from onnx import ModelProto, NodeProto, checker, defs, helper, version_converter
+from onnx import ModelProto, NodeProto, checker, defs, helper, shape_inference, version_converter
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.external import is_external
@@ -101,7 +101,7 @@ def _is_convertible(op: str, opset: int) -> bool:
 def _convert(skeleton: ModelProto, before: int, opset: int) -> ModelProto:
     try:
         return version_converter.convert_version(skeleton, opset)
-    except (RuntimeError, version_converter.ConvertError) as error:
+    except (RuntimeError, version_converter.ConvertError, shape_inference.InferenceError) as error:
         raise ComqError(
             f"{_culprit(str(error), skeleton)} cannot be brought from opset {before} to opset {opset}",
             where="the model",

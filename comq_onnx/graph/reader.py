@@ -8,6 +8,7 @@ each came from; `graph.writer` starts from that message again.
 from collections import ChainMap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -177,15 +178,21 @@ def _in_order(nodes: list[gs.Node]) -> list[gs.Node]:
     needs = [{place[id(p)] for t in _reads(node) for p in t.inputs if id(p) in place} for node in nodes]
     if all(max(need, default=-1) < index for index, need in enumerate(needs)):
         return nodes
-    done: set[int] = set()
-    order: list[gs.Node] = []
-    while len(order) < len(nodes):
-        ready = [i for i in range(len(nodes)) if i not in done and needs[i] <= done]
-        if not ready:
-            raise ComqError("its nodes form a cycle", where="the graph", fix="export the model again")
-        done.update(ready)
-        order.extend(nodes[i] for i in ready)
-    return order
+    readers: list[list[int]] = [[] for _ in nodes]
+    for index, need in enumerate(needs):
+        for producer in need:
+            readers[producer].append(index)
+    waits = [len(need) for need in needs]
+    ready, order = [index for index, count in enumerate(waits) if not count], []
+    while ready:
+        order.append(index := heappop(ready))
+        for reader in readers[index]:
+            waits[reader] -= 1
+            if not waits[reader]:
+                heappush(ready, reader)
+    if len(order) < len(nodes):
+        raise ComqError("its nodes form a cycle", where="the graph", fix="export the model again")
+    return [nodes[index] for index in order]
 
 
 def _reads(node: gs.Node) -> Iterable[Tensor]:

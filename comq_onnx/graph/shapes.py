@@ -24,6 +24,11 @@ SHAPE_ARITHMETIC = frozenset(
 """Operators that exporters compute shapes with."""
 MOST = 4096
 """Elements of a tensor whose values are followed."""
+UNKNOWN = (
+    *(onnx.defs.SchemaError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError),
+    *(RuntimeError, ValueError, TypeError),
+)
+"""What inference raises where it cannot tell, or where a runtime would not run the node"""
 Values = dict[str, np.ndarray]
 
 
@@ -79,7 +84,7 @@ def _follow(node: NodeProto, model: ModelProto, types: dict[str, TypeProto], val
         found = onnx.shape_inference.infer_node_outputs(
             schema, node, present, known, opset_imports=list(model.opset_import), ir_version=model.ir_version
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError):
+    except UNKNOWN:
         return
     types |= found
 

@@ -139,10 +139,20 @@ def quantized_tensor(name: str, codes: np.ndarray, elem_type: int) -> gs.Constan
 
 
 def float_tensor(name: str, values: np.ndarray, dtype: str) -> gs.Constant:
-    """A constant that holds `values` rounded to `dtype`: float32, float16, bfloat16 or float64."""
-    return gs.Constant(
-        name, Stored(numpy_helper.from_array(np.asarray(values).astype(FLOAT_DTYPES[dtype]), name))
-    )
+    """A constant that holds `values` rounded to `dtype`: float32, float16, bfloat16 or float64.
+
+    ComqError where the type does not hold them.
+    """
+    values = np.asarray(values)
+    with np.errstate(over="ignore"):
+        rounded = values.astype(FLOAT_DTYPES[dtype])
+    if not np.isfinite(rounded).all() and np.isfinite(values).all():
+        raise ComqError(
+            f"numbers up to {np.abs(values).max():g} are to be stored as {dtype}, which does not hold them",
+            where=f"tensor {name!r}",
+            fix="leave its node out with --nodes-to-exclude, or use --bias none",
+        )
+    return gs.Constant(name, Stored(numpy_helper.from_array(rounded, name)))
 
 
 def message_of(constant: gs.Constant) -> TensorProto:

@@ -1,5 +1,6 @@
 """Calibration data: any source, checked once, as the same batches on every call."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,8 +16,10 @@ from comq_onnx.run.feeds.opening import open_source
 from comq_onnx.run.feeds.wanted import Wanted
 from comq_onnx.run.fit import BatchAxis, Sample, batch_axis, entries, samples_of
 from comq_onnx.run.session import TensorSpec
-from comq_onnx.run.sources import Record
+from comq_onnx.run.sources import Record, Source
 
+MOST_MADE = 1 << 32
+"""Bytes of a made-up batch, in float64, at most"""
 Batch = dict[str, np.ndarray]
 
 
@@ -42,6 +45,9 @@ class Calibration:
     cut: Callable[[Batch, np.ndarray], Batch] | None = field(default=None, repr=False)
     """The samples of a batch where a mask is true; None where a batch has a fixed size"""
 
+    sized: Callable[[int], "Calibration"] | None = field(default=None, repr=False)
+    """The same samples, so many to a batch; None where the batch is fixed"""
+
     def batches(self) -> Iterator[Batch]:
         """The same batches in the same order on every call."""
         return self.make()
@@ -58,7 +64,10 @@ def split(calibration: Calibration, every: int) -> tuple[Calibration, Calibratio
 
         counts = [calibration.entries(batch) for batch in make()]
         said = f"{sum(counts)} of {calibration.description}, the others held out"
-        return replace(calibration, description=said, samples=sum(counts), batch_count=len(counts), make=make)
+        count = len(counts)
+        return replace(
+            calibration, description=said, samples=sum(counts), batch_count=count, make=make, sized=None
+        )
 
     return part(False), part(True)
 
@@ -116,18 +125,33 @@ def _given(
     wanted = Wanted(tuple(inputs), enough, cap, size, recipe.preprocess, recipe.max_length, *known)
     opened = open_source(source, wanted)
 
+    return _sized(opened, inputs, axis, cap, size)
+
+
+def _sized(opened: Source, inputs: Sequence[TensorSpec], axis: BatchAxis, cap: int, size: int) -> Calibration:
+    """Samples that the user has, `size` to a batch."""
+
     def make() -> Iterator[Batch]:
         samples = (sample for record in opened.records() for sample in samples_of(record, inputs, axis))
         return _group(_capped(samples, cap), size, axis)
 
     # One dry pass: what is wrong with the data is said before the model runs, not in the middle of it.
     counts = [entries(batch, axis) for batch in make()]
-    samples = sum(counts)
     if not counts:
         raise _empty(opened.description, axis, sum(1 for _ in islice(opened.records(), 1)))
-    text = f"{samples} samples of {opened.description}"
-    count, cut = partial(entries, batch=axis), None if axis.size else partial(_cut, joined=axis.joined)
-    return Calibration(text, samples, False, len(counts), make, count, opened.notes, cut)
+    text = f"{sum(counts)} samples of {opened.description}"
+    free = axis.size is None
+    return Calibration(
+        description=text,
+        samples=sum(counts),
+        synthetic=False,
+        batch_count=len(counts),
+        make=make,
+        entries=partial(entries, batch=axis),
+        notes=opened.notes,
+        cut=partial(_cut, joined=axis.joined) if free else None,
+        sized=partial(_sized, opened, inputs, axis, cap) if free else None,
+    )
 
 
 def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[str, int]) -> Calibration:
@@ -136,13 +160,19 @@ def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[st
     size, cap = _batch_and_cap(axis, recipe)
     members = [item for item in plan if item.spec.name in axis.members]
     per_run = max((item.shape[0] for item in members), default=1)
-    singles = [item.with_lead(1) if item.spec.name in axis.members else item for item in plan]
     size = max(size, per_run)
+    _check_made(plan, min(size, cap) if members else 1, axis)
+    return _made(plan, axis, recipe.seed, cap, size)
+
+
+def _made(plan: Sequence[synthetic.Planned], axis: BatchAxis, seed: int, cap: int, size: int) -> Calibration:
+    """Made-up samples, `size` to a batch."""
+    members = any(item.spec.name in axis.members for item in plan)
+    singles = [item.with_lead(1) if item.spec.name in axis.members else item for item in plan]
 
     def make() -> Iterator[Batch]:
         samples = (
-            Sample(synthetic.make(singles, recipe.seed, i), 1, bool(members), "synthetic inputs")
-            for i in range(cap)
+            Sample(synthetic.make(singles, seed, i), 1, members, "synthetic inputs") for i in range(cap)
         )
         return _group(samples, size, axis)
 
@@ -150,7 +180,21 @@ def _synthetic(inputs: Sequence[TensorSpec], recipe: Recipe, vocabulary: dict[st
     count = cap // size * size if axis.size else cap
     runs = -(-count // size) if members else count
     text = f"NO DATA GIVEN: {count} synthetic samples, {kinds}"
-    return Calibration(text, count, True, runs, make, partial(entries, batch=axis))
+    smaller = None if axis.size else partial(_made, plan, axis, seed, cap)
+    return Calibration(text, count, True, runs, make, partial(entries, batch=axis), sized=smaller)
+
+
+def _check_made(plan: Sequence[synthetic.Planned], size: int, axis: BatchAxis) -> None:
+    """ComqError where a batch of made-up inputs is larger than any that is meant: files declare anything."""
+    for item in plan:
+        lead = size if item.spec.name in axis.members else 1
+        one = math.prod(item.with_lead(1).shape if item.spec.name in axis.members else item.shape)
+        if lead * one * max(item.spec.dtype.itemsize, 8) > MOST_MADE:
+            raise ComqError(
+                f"made-up inputs of {lead * one:,} numbers are not made",
+                where=f"input '{item.spec.name}'",
+                fix="give --calibration-data, or --calibration-shapes where its shape is open",
+            )
 
 
 def _batch_and_cap(axis: BatchAxis, recipe: Recipe) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from comq_onnx.run.exchange import (
     read_header,
     write_arrays,
 )
-from comq_onnx.run.session import reason
+from comq_onnx.run.reason import reason
 
 NODE, WEB = "onnxruntime-node", "onnxruntime-web"
 VARIABLE = "COMQ_NODE_MODULES"

@@ -26,13 +26,14 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
-from comq_onnx.errors import ComqError
+from comq_onnx.errors import ComqError, MemoryExhaustedError
 from comq_onnx.graph import io
 from comq_onnx.graph.external import is_external, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
 from comq_onnx.graph.tensors import stored_bytes
 from comq_onnx.run.mapped import filled, mapped_values
 from comq_onnx.run.plain import plain_array
+from comq_onnx.run.reason import is_exhausted, reason
 
 # The runtime's exceptions have no common base but Exception, and which of them exist depends on its version.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -184,8 +185,14 @@ class Session:
         """Errors of the runtime become one sentence that names what was fed."""
         try:
             yield
-        except RUNTIME_ERRORS as error:
+        except (*RUNTIME_ERRORS, MemoryError) as error:
             shapes = ", ".join(f"'{name}' {value.dtype}{list(value.shape)}" for name, value in fed.items())
+            if is_exhausted(error):
+                raise MemoryExhaustedError(
+                    f"memory ran out on {shapes}: {reason(error)}",
+                    where=self._where,
+                    fix="lower --batch-size, or give the machine more memory",
+                ) from error
             raise ComqError(
                 f"the model does not run on {shapes}: {reason(error)}",
                 where=self._where,
@@ -232,19 +239,6 @@ def outputs_on(
     return [session.run(batch, outputs) for batch in batches]
 
 
-def reason(error: BaseException) -> str:
-    """The essential part of a runtime's message: one line without error codes, source paths and stop."""
-    text = str(error).strip()
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"Exception during (initialization|loading): ", "", text)
-    # "/onnxruntime_src/onnxruntime/core/x.cc:123 onnxruntime::Status f(int) " says nothing to a user.
-    text = re.sub(r"\S*/onnxruntime\S*\.(cc|h|cpp):\d+\s+", "", text)
-    text = re.sub(r"[\w:&<>*, ]+ onnxruntime::\S+\([^)]*\)( const)?( \[[^]]*\])?\s*", "", text)
-    text = re.sub(r"\bStatus Message: ", "", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0].rstrip(". ") if lines else type(error).__name__
-
-
 def _load(
     model: str | bytes,
     options: SessionOptions,
@@ -262,7 +256,11 @@ def _load(
         session = onnxruntime.InferenceSession(
             model, ort_options, providers=providers, disabled_optimizers=_left_out(options)
         )
-    except RUNTIME_ERRORS as error:
+    except (*RUNTIME_ERRORS, MemoryError) as error:
+        if is_exhausted(error):
+            raise MemoryExhaustedError(
+                f"memory ran out: {reason(error)}", where=where, fix="give the machine more memory"
+            ) from error
         raise ComqError(f"onnxruntime does not load the model: {reason(error)}", where=where) from error
     if kind == "cuda" and session.get_providers()[0] != CUDA:
         why = f" ({missing})" if missing else ""

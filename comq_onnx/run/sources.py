@@ -7,7 +7,6 @@ A record is what one file, or one item of an iterable, holds: arrays by input na
 import shutil
 import tempfile
 import weakref
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,10 @@ from typing import Any
 import numpy as np
 
 from comq_onnx.errors import ComqError
+from comq_onnx.run.npy import extract_npz, is_large, read_npy, read_npz
 from comq_onnx.run.session import TensorSpec
 
 SUFFIXES = (".npz", ".npy")
-MAP_FROM = 1 << 24
-"""Bytes of a .npy file from which it is memory-mapped instead of read."""
-EXTRACT_FROM = 1 << 28
-"""Bytes inside a .npz file from which its members are unpacked to disk and memory-mapped."""
 KINDS = (
     "a .npz, .npy or .pt file, a folder of pictures, .wav or .npz files, a text file with --tokenizer, "
     "module:callable, or in Python a dict of arrays, an iterable of dicts, a DataLoader or a reader"
@@ -86,77 +82,16 @@ def open_files(files: Sequence[Path], name: str, inputs: Sequence[TensorSpec]) -
 
 def open_file(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     """One .npz or .npy file; a large one is unpacked to disk and memory-mapped."""
-    if path.suffix == ".npz" and _unpacked_bytes(path) >= EXTRACT_FROM:
+    if path.suffix == ".npz" and is_large(path):
         scratch = Scratch()
-        record = _extract(path, scratch, inputs)
+        record = _record(str(path), extract_npz(path, scratch.path), inputs)
         return Source(path.name, lambda keep=scratch: iter([record]))
     record = _read(path, inputs)
     return Source(path.name, lambda: iter([record]))
 
 
 def _read(path: Path, inputs: Sequence[TensorSpec]) -> Record:
-    if path.suffix == ".npy":
-        return _record(str(path), _load(path), inputs)
-    loaded = _load(path)
-    try:
-        with loaded as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
-    # NumPy hands a member that is no array out as bytes.
-    if any(isinstance(array, bytes) for array in arrays.values()):
-        raise _unreadable(path, None)
-    return _record(str(path), arrays, inputs)
-
-
-def _load(path: Path) -> Any:
-    try:
-        large = path.suffix == ".npy" and path.stat().st_size >= MAP_FROM
-        return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unpacked_bytes(path: Path) -> int:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
-
-
-def _extract(path: Path, scratch: Scratch, inputs: Sequence[TensorSpec]) -> Record:
-    """Unpack member by member: no more than a copy buffer of it is in memory at a time."""
-    arrays = {}
-    size, free = _unpacked_bytes(path), shutil.disk_usage(scratch.path).free
-    if size > free:
-        raise ComqError(
-            f"it holds {size:,} bytes, packed, and there are {free:,} in {scratch.path.parent} to unpack it",
-            where=str(path),
-            fix="save fewer samples, or set TMPDIR to a larger disk",
-        )
-    with zipfile.ZipFile(path) as archive:
-        for i, member in enumerate(archive.namelist()):
-            target = scratch.path / f"{i}.npy"
-            try:
-                with archive.open(member) as packed, target.open("wb") as file:
-                    shutil.copyfileobj(packed, file, 1 << 20)
-                arrays[member.removesuffix(".npy")] = _load(target)
-            except (OSError, EOFError, zipfile.BadZipFile) as error:
-                raise _unreadable(path, error) from error
-    return _record(str(path), arrays, inputs)
-
-
-def _unreadable(path: Path, error: BaseException | None) -> ComqError:
-    if "allow_pickle" in str(error) or "Python objects" in str(error):
-        return ComqError(
-            "it holds pickled Python objects, which are never read",
-            where=str(path),
-            fix="save plain numeric arrays",
-        )
-    return ComqError(
-        "it cannot be read as NumPy data", where=str(path), fix="save it again, it may be truncated"
-    )
+    return _record(str(path), read_npy(path) if path.suffix == ".npy" else read_npz(path), inputs)
 
 
 def _record(where: str, item: Any, inputs: Sequence[TensorSpec]) -> Record:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import onnx
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import TensorProto, ValueInfoProto
 
+from comq_onnx.graph.tensors import numpy_dtype
 from comq_onnx.run.session import TensorSpec
 
 
@@ -18,7 +19,7 @@ def _spec(info: ValueInfoProto) -> TensorSpec:
     if tensor.elem_type == TensorProto.UNDEFINED:
         return TensorSpec(info.name, np.dtype(object), ())
     text = tensor.elem_type == TensorProto.STRING
-    dtype = np.dtype(np.str_) if text else helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    dtype = np.dtype(np.str_) if text else numpy_dtype(tensor.elem_type, info.name)
     # Some exporters write -1 where a size is open.
     known = (dim.HasField("dim_value") and dim.dim_value >= 0 for dim in tensor.shape.dim)
     shape = tuple(d.dim_value if ok else None for d, ok in zip(tensor.shape.dim, known, strict=True))

@@ -9,12 +9,13 @@ from copy import copy
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from comq_onnx.errors import ComqError, NotPairedError
+from comq_onnx.errors import ComqError, MemoryExhaustedError, NotPairedError
 from comq_onnx.graph.cut import Segment, cut, every_node
 from comq_onnx.graph.tensors import Stored
 from comq_onnx.records import Layer, Solution
+from comq_onnx.run.astray import origin
 from comq_onnx.run.data import Calibration
 from comq_onnx.run.linear import linear
 from comq_onnx.run.live import Live, Shape
@@ -22,6 +23,7 @@ from comq_onnx.run.parts import cut_out
 from comq_onnx.run.replaced import float_weight, quantized_nodes, replaced_weights
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.store import Store
+from comq_onnx.run.tapped import TappedModel
 from comq_onnx.run.widen import widened
 
 FLOAT, QUANTIZED, BOTH = "float", "quantized", "both"
@@ -143,6 +145,26 @@ class Stream:
                     on_batch()
             self.node_runs += len(segment.nodes) * len(networks) * self.batches
 
+    def origin(self, tensor: str, feeds: Mapping[str, np.ndarray]) -> tuple[str, NodeProto] | None:
+        """The network, and its node whose NaN or infinity ends in a tensor, on one batch of the data."""
+        for network in (FLOAT, QUANTIZED):
+            model = ModelProto()
+            model.CopyFrom(self._model)
+            if network == QUANTIZED:
+                nodes = list(self._model.graph.node)
+                solutions = self._solutions_of(nodes)
+                replaced, given = replaced_weights(self._layers, solutions, self._options.device)
+                replaced |= {name: numpy_helper.from_array(value, name) for name, value in given.items()}
+                nodes, added = quantized_nodes(nodes, self._layers, solutions, replaced)
+                constants = {**self._constants, **replaced, **added}
+                del model.graph.node[:], model.graph.initializer[:]
+                model.graph.node.extend(nodes)
+                model.graph.initializer.extend(constants.values())
+            wide = {name: widened(value) for name, value in feeds.items()}
+            if node := origin(TappedModel(model), tensor, wide, self._options):
+                return network, node
+        return None
+
     def nodes_of(self, layer: Layer) -> tuple[NodeProto, ...]:
         """The node of a layer, to be run by `outputs`."""
         return tuple(node for node in self._model.graph.node if node.name == layer.name)
@@ -258,7 +280,7 @@ class Stream:
             constants = ChainMap(added, replaced, self._constants)
         infos = {name: self._info(name) for name in segment.reads}
         model = cut_out(self._model, nodes, (segment.reads, outputs), constants, infos)
-        session = open_session(model, self._options, given)
+        session = _opened(model, self._options, given)
         for spec in session.outputs:
             if spec.dtype == object:
                 raise NotPairedError(f"'{spec.name}' is a sequence or an optional and no tensor", fix=FLOATS)
@@ -284,13 +306,24 @@ class Stream:
         return found
 
 
+def _opened(model: ModelProto, options: SessionOptions, given: Mapping[str, np.ndarray]) -> Session:
+    """A part of the model, loaded. NotPairedError where it does not load: the whole model may."""
+    try:
+        return open_session(model, options, given)
+    except MemoryExhaustedError:
+        raise
+    except ComqError as error:
+        raise NotPairedError(f"a part of the model cannot be run alone, {error.what}", fix=FLOATS) from error
+
+
 def _answer(
     session: Session, feeds: dict[str, np.ndarray], outputs: Sequence[str], network: str
 ) -> dict[str, np.ndarray]:
-    """Outputs by name. NotPairedError where the quantized network alone cannot compute them."""
+    """Outputs by name. NotPairedError where this part of the network cannot be run: the whole one may."""
     try:
         return session.run(feeds, outputs)
+    except MemoryExhaustedError:
+        raise
     except ComqError as error:
-        if network != QUANTIZED:
-            raise
-        raise NotPairedError(f"in the quantized network, {error.what}", fix=FLOATS) from error
+        which = "quantized" if network == QUANTIZED else "float"
+        raise NotPairedError(f"in a part of the {which} network, {error.what}", fix=FLOATS) from error

@@ -22,6 +22,11 @@ class TappedModel:
         self.inputs = graph_inputs(model)
         """Names of the graph inputs."""
 
+    @property
+    def nodes(self) -> Sequence[NodeProto]:
+        """All nodes, in topological order."""
+        return self._nodes
+
     def with_outputs(self, names: Sequence[str]) -> ModelProto:
         """The model that computes these tensors and nothing else. Valid until the next call."""
         graph = self._model.graph

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from comq_onnx.backends.engine import Engine, cpu_engine, single_threaded_blas
-from comq_onnx.errors import ComqError
+from comq_onnx.errors import ComqError, NotFiniteError
 from comq_onnx.graph.io import Model, to_proto
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import InputStats, Layer
+from comq_onnx.run.astray import origin
 from comq_onnx.run.data import Batch, Calibration
 from comq_onnx.run.session import Session, SessionOptions, open_session
 from comq_onnx.run.sources import Scratch
@@ -178,12 +179,22 @@ def _sum(taps: Sequence[Tap], survey: _Survey, number: int, passes: int) -> list
     first, batches = 0, survey.calibration.batch_count
     for done, batch in enumerate(survey.calibration.batches(), 1):
         taken = _take(batch, session, tensors, survey, first)
-        _add(sums, taken, survey.engine)
+        try:
+            _add(sums, taken, survey.engine)
+        except NotFiniteError as error:
+            raise _located(error, batch, survey) from error
         first += taken.entries
         del taken
         if survey.on_batch:
             survey.on_batch(number * batches + done, passes * batches)
     return sums
+
+
+def _located(error: NotFiniteError, batch: Batch, survey: _Survey) -> NotFiniteError:
+    """The same error with the node that NaN or infinity comes from."""
+    feeds = {name: widened(value) for name, value in batch.items()}
+    node = origin(survey.tapped, error.tensor, feeds, survey.options())
+    return error if node is None else error.located("float", node.name, node.op_type)
 
 
 def _add(sums: Sequence[TapSum] | Sequence[ShardSum], taken: Taken, engine: Engine) -> None:

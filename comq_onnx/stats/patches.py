@@ -51,7 +51,7 @@ def patches(image: Any, geometry: ConvGeometry, positions: np.ndarray, xp: Any =
             gathered = xp.where(xp.asarray(inside), gathered, image.dtype.type(0))
     groups = geometry.group
     grouped = gathered.reshape(groups, channels // groups, *index.shape).swapaxes(1, 2)
-    return grouped.reshape(groups, len(positions), -1)
+    return grouped.reshape(groups, len(positions), channels // groups * index.shape[-1])
 
 
 def _input_index(

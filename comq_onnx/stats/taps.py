@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from comq_onnx.errors import ComqError, NotPairedError
+from comq_onnx.errors import ComqError, NotFiniteError, NotFinitePairError
 from comq_onnx.records import ConvGeometry, Layer
 from comq_onnx.stats.patches import POSITIONS, output_size, patches, sample_positions
 
@@ -121,28 +121,33 @@ def outputs_of(tap: Tap, values: Any, sampling: Sampling, first: int, xp: Any = 
 def check_finite(
     tensor: str, activation: Any, place: tuple[int, int], xp: Any = np, paired: bool = False
 ) -> None:
-    """ComqError naming the tensor and the sample where an activation, an array of `xp`, is not finite.
+    """NotFiniteError where an activation, an array of `xp`, is not finite.
 
     `place` is the number of the batch's first sample and how many it has. `paired` tells that the array is
-    what lies between the two networks' values: NotPairedError then.
+    what lies between the two networks' values: NotFinitePairError then.
     """
     # A float64 sum of float32 values cannot overflow, and costs a fraction of looking at each.
     if xp is np and activation.dtype == np.float32 and activation.flags.c_contiguous:
         flat = activation.reshape(-1)
         if np.isfinite(np.vdot(flat, flat)):
             return
-    if activation.dtype != np.float64 and xp.isfinite(activation.sum(dtype=np.float64)):
-        return
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        if activation.dtype != np.float64 and xp.isfinite(activation.sum(dtype=np.float64)):
+            return
     if xp.isfinite(activation).all():
         return
     first, entries = place
-    where = f"sample {first}" if entries == 1 else f"samples {first} to {first + entries - 1}"
+    where, sample = f"sample {first}" if entries == 1 else f"samples {first} to {first + entries - 1}", first
     if activation.ndim and len(activation) == entries:
         finite = xp.isfinite(activation.reshape(entries, -1)).all(axis=1)
-        where = f"sample {first + finite.tolist().index(False)}"
-    kind, who = (NotPairedError, "float or the quantized network") if paired else (ComqError, "float model")
+        sample = first + finite.tolist().index(False)
+        where = f"sample {sample}"
+    paired_who = "float or the quantized network"
+    kind, who = (NotFinitePairError, paired_who) if paired else (NotFiniteError, "float model")
     raise kind(
         f"the {who} computes NaN or infinity",
+        tensor=tensor,
+        sample=sample,
         where=f"tensor '{tensor}', calibration {where}",
         fix="check the model, and that the data are preprocessed as it was trained",
     )

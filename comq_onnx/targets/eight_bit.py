@@ -87,7 +87,10 @@ def integer_bias(model: Model, layer: Layer, solution: Solution, grid: ValueGrid
     vector = _bias_vector(model, layer)
     if vector is None:
         return "its bias is not one number for each channel"
-    scale = np.float32(grid.scale) * solution.scale[:, 0].reshape(-1).astype(np.float32)
+    with np.errstate(over="ignore"):
+        scale = np.float32(grid.scale) * solution.scale[:, 0].reshape(-1).astype(np.float32)
+    if not np.isfinite(scale).all():
+        return "the scale of its products is beyond float32"
     steps = np.rint(vector.astype(np.float64) / scale.astype(np.float64))
     if np.any(np.abs(steps) > INT32.max):
         raise ValueError(f"{layer.name}: its bias has no room in int32")

@@ -1,11 +1,13 @@
 """What nodes and tensors are to a runtime with 8-bit kernels: told from a node and its neighbours alone."""
 
+import math
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from comq_onnx.graph.edit import BIAS_INPUT, as_vector
 from comq_onnx.graph.slots import attribute, is_standard
-from comq_onnx.graph.tensors import Tensor, values_of
+from comq_onnx.graph.tensors import Tensor, shape_of, values_of
 from comq_onnx.records import Layer
 
 MOVERS = frozenset(
@@ -52,7 +54,7 @@ def clip_limits(node: gs.Node) -> tuple[float, float] | None:
     for place, tensor in enumerate(node.inputs[1:MAX_CLIP_INPUTS]):
         if tensor.is_empty():
             continue
-        if not isinstance(tensor, gs.Constant):
+        if not isinstance(tensor, gs.Constant) or math.prod(shape_of(tensor)) != 1:
             return None
         ends[place] = float(values_of(tensor).reshape(()))
     return ends[0], ends[1]

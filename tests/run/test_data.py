@@ -8,7 +8,7 @@ import pytest
 
 from comq_onnx.errors import ComqError
 from comq_onnx.recipe import Recipe
-from comq_onnx.run import sources
+from comq_onnx.run import npy, sources
 from comq_onnx.run.data import Calibration, open_calibration
 from comq_onnx.run.session import TensorSpec
 
@@ -115,8 +115,8 @@ def test_spilled_items_go_with_the_calibration(tmp_path, monkeypatch):
 
 
 def test_large_files_are_mapped_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "EXTRACT_FROM", 1)
-    monkeypatch.setattr(sources, "MAP_FROM", 1)
+    monkeypatch.setattr(npy, "EXTRACT_FROM", 1)
+    monkeypatch.setattr(npy, "MAP_FROM", 1)
     np.savez_compressed(tmp_path / "a.npz", x=X)
     np.save(tmp_path / "a.npy", X)
     for name in ("a.npz", "a.npy"):

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from comq_onnx.errors import ComqError
 from comq_onnx.run import session as sessions
-from comq_onnx.run.session import SessionOptions, open_session, outputs_on, reason
+from comq_onnx.run.reason import reason
+from comq_onnx.run.session import SessionOptions, open_session, outputs_on
 
 ADD = """<ir_version: 8, opset_import: ["": 17]>
 adder (float[N, 3] x, float[3] b) => (float[N, 3] y) { y = Add(x, b) }"""

@@ -129,3 +129,13 @@ def test_without_samples_held_out_damping_follows_the_rows(backend: Backend) -> 
     one = problem(12, 16)
     bare = replace(one, stats=replace(one.stats, half=None))  # type: ignore[type-var]
     assert damping_of(bare, backend) == pytest.approx(0.5 * 32 / (12 * 16))
+
+
+def test_a_damping_with_which_no_factor_is_had_is_not_chosen(backend: Backend) -> None:
+    """The first half's Gram has an eigenvalue of -0.02 of its mean diagonal, as rounding may leave it."""
+    one = problem(30, 1)
+    half = one.stats.half
+    values, axes = np.linalg.eigh(half.gram[0] - np.outer(half.mean, half.mean))
+    moved = (-0.02 * values.mean() - values[0]) * np.outer(axes[:, 0], axes[:, 0])
+    broken = replace(one, stats=replace(one.stats, half=replace(half, gram=half.gram + moved)))
+    assert damping_of(broken, backend) > 0.02

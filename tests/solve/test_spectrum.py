@@ -57,3 +57,18 @@ def test_max_effort_is_better_on_new_inputs() -> None:
                 np.einsum("km,kl,lm->", error, truth - np.outer(OFFSET, OFFSET), error) + shift @ shift
             )
     assert errors["max"] < errors["normal"]
+
+
+def test_a_group_whose_inputs_are_all_zero_stays_zero() -> None:
+    x = np.random.default_rng(3).standard_normal((2, 40, ROWS))
+    x[1] = 0
+
+    def sums(part: np.ndarray) -> InputStats:
+        return InputStats(part.mean(axis=1), part.swapaxes(1, 2) @ part / part.shape[1], part.shape[1])
+
+    stats = replace(sums(x), half=sums(x[:, :20]))
+    posed = pose(Problem(np.ones((2, ROWS, 3)), stats, Grid(3)), True)
+    found = estimated(stats, posed, True)
+    assert np.isfinite(found).all()
+    assert found[0].any()
+    assert not found[1].any()

@@ -150,3 +150,6 @@ def test_a_layer_resettled_has_less_error_behind_the_next_and_its_scales(grid, g
     assert second.codes.min() >= grid.lo
     assert second.codes.max() <= grid.hi
     assert second.quality.solved >= first.quality.solved * 0.999  # by itself the layer only loses
+    left = x @ (weight - dequantize(second.codes, second.scale, second.zero_point, grid))
+    alone = float(np.square(left - left.mean(axis=1, keepdims=True)).mean(axis=1).sum())
+    assert second.quality.solved == pytest.approx(alone, rel=1e-6)

@@ -18,7 +18,8 @@ from zoo.runner import run_all
 from comq_onnx.errors import ComqError
 from comq_onnx.evaluate.agreement import Outputs, deviation
 from comq_onnx.run.openvino_ import outputs_in_openvino
-from comq_onnx.run.session import RUNTIME_ERRORS, SessionOptions, open_session, outputs_on, reason
+from comq_onnx.run.reason import reason
+from comq_onnx.run.session import RUNTIME_ERRORS, SessionOptions, open_session, outputs_on
 from peers.process import shortened
 
 COMPARED = 4

@@ -20,7 +20,8 @@ import onnxruntime
 from comq_onnx.errors import ComqError
 from comq_onnx.run.node import NODE, WEB, node_missing, time_in_node
 from comq_onnx.run.openvino_ import openvino_missing
-from comq_onnx.run.session import RUNTIME_ERRORS, reason
+from comq_onnx.run.reason import reason
+from comq_onnx.run.session import RUNTIME_ERRORS
 
 Feeds = dict[str, np.ndarray]
 Seconds = list[list[float]]

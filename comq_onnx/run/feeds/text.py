@@ -82,7 +82,7 @@ def load_tokenizer(path: Path) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
         json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no JSON"
         raise ComqError(
             f"the tokenizer cannot be read ({why})",

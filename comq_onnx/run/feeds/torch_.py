@@ -6,6 +6,7 @@ torch is never imported but to read a ``.pt`` file: whoever has a tensor has imp
 import pickle
 import struct
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,9 @@ def read_saved(path: Path, inputs: Sequence[TensorSpec]) -> tuple[Any, tuple[str
             "torch is needed to read it", where=str(path), fix="pip install torch, or save it as .npz"
         ) from None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other formats of the pickle, which are refused or read
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except BROKEN as error:
         what = "it holds more than tensors, which is never read"
         if not isinstance(error, pickle.UnpicklingError):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from comq_onnx.errors import ComqError
+from comq_onnx.preprocess import FASTEST, SLOWEST
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 
@@ -56,8 +57,10 @@ def _chunks(data: bytes) -> tuple[int, int, int, int, bytes]:
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", form[:16])
     if kind == EXTENSIBLE and len(form) >= 26:
         kind = struct.unpack("<H", form[24:26])[0]
-    if not channels or not rate:
+    if not channels:
         raise ValueError("it has no channels")
+    if not SLOWEST <= rate <= FASTEST:
+        raise ValueError(f"{rate} samples a second are no sound")
     return kind, channels, rate, bits, body
 
 
@@ -65,7 +68,8 @@ def _values(body: bytes, kind: int, bits: int) -> np.ndarray:
     width = bits // 8
     whole = body[: len(body) // width * width] if width else b""
     if kind == FLOAT and bits in (32, 64):
-        return np.frombuffer(whole, f"<f{width}").astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes Inf, which is refused where it is fed
+            return np.frombuffer(whole, f"<f{width}").astype(np.float32)
     if kind != PCM or bits not in (8, 16, 24, 32):
         raise ValueError(f"format {kind} of {bits} bits is not read")
     if bits == 8:
