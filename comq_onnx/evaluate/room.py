@@ -84,5 +84,5 @@ def located_message(path: Path) -> onnx.ModelProto:
     ComqError where it is damaged, or its external data lie outside its folder.
     """
     proto = read_message(path)
-    name_absolutely(proto.graph, path.parent, stored_bytes)
+    name_absolutely(proto.graph, path, stored_bytes)
     return proto

@@ -142,15 +142,16 @@ def point_to(tensor: TensorProto, location: str, offset: int, length: int) -> No
         tensor.external_data.add(key=key, value=value)
 
 
-def name_absolutely(graph: onnx.GraphProto, folder: Path, size: Callable[[TensorProto], int]) -> None:
-    """Make external tensors of a graph read from `folder` refer to their files by absolute paths, in place.
+def name_absolutely(graph: onnx.GraphProto, model: Path, size: Callable[[TensorProto], int]) -> None:
+    """Make external tensors of the graph of a file refer to their files by absolute paths, in place.
 
-    `size` gives the bytes of a tensor. ComqError where a file lies outside the folder, or is none or short.
+    `size` gives the bytes of a tensor. ComqError where a file lies outside the model's folder, or is none or
+    short.
     """
     for tensor in tensors_of(graph):
         if is_external(tensor):
-            check_external(tensor, folder, size(tensor))
-            path, offset, _ = external_file(tensor, folder)
+            check_external(tensor, model, size(tensor))
+            path, offset, _ = external_file(tensor, model.parent)
             point_to(tensor, str(path.resolve()), offset, size(tensor))
 
 

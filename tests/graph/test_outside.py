@@ -62,9 +62,9 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
     )
     tensor.external_data.add(key="location", value="w")
     graph = GraphProto(initializer=[tensor])
-    name_absolutely(graph, tmp_path, stored_bytes)
+    name_absolutely(graph, tmp_path / "m.onnx", stored_bytes)
     assert graph.initializer[0].external_data[0].value == str((tmp_path / "w").resolve())
     graph = GraphProto(initializer=[tensor])
     graph.initializer[0].external_data[0].value = "../w"
     with pytest.raises(ComqError, match="outside"):
-        name_absolutely(graph, tmp_path, stored_bytes)
+        name_absolutely(graph, tmp_path / "m.onnx", stored_bytes)
