@@ -168,10 +168,10 @@ def test_a_segment_that_cannot_be_run_alone_does_not_end_the_run(
 ) -> None:
     """Which parts a runtime cannot take is not to be foreseen, so one that fails is put in its place."""
 
-    def fails(proto: onnx.ModelProto, options: SessionOptions) -> Session:
+    def fails(proto: onnx.ModelProto, options: SessionOptions, given: dict[str, np.ndarray]) -> Session:
         if any(node.op_type == "Relu" for node in proto.graph.node):
             raise ComqError("onnxruntime does not load the model: no kernel for Relu", where="segment")
-        return open_session(proto, options)
+        return open_session(proto, options, given)
 
     monkeypatch.setattr(stream, "open_session", fails)
     data = {"x": weight(4, 256, seed=5)}
