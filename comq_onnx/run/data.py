@@ -169,12 +169,14 @@ def _made(plan: Sequence[synthetic.Planned], axis: BatchAxis, seed: int, cap: in
     """Made-up samples, `size` to a batch."""
     members = any(item.spec.name in axis.members for item in plan)
     singles = [item.with_lead(1) if item.spec.name in axis.members else item for item in plan]
+    # What is no batch is the same for all samples of a fixed one, or they could not be run together.
+    shared = [item.spec.name for item in plan if axis.size and item.spec.name not in axis.members]
 
     def make() -> Iterator[Batch]:
-        samples = (
-            Sample(synthetic.make(singles, seed, i), 1, members, "synthetic inputs") for i in range(cap)
-        )
-        return _group(samples, size, axis)
+        whole = synthetic.make(singles, seed, 0) if shared else {}
+        for_all = {name: whole[name] for name in shared}
+        feeds = (synthetic.make(singles, seed, i) | for_all for i in range(cap))
+        return _group((Sample(feed, 1, members, "synthetic inputs") for feed in feeds), size, axis)
 
     kinds = "; ".join(f"'{item.spec.name}' {item.says}" for item in plan)
     count = cap // size * size if axis.size else cap

@@ -118,6 +118,12 @@ def _plan_input(
         shape = given
     else:
         shape = _default_shape(spec, kind, sequence)
+    if 0 in shape:
+        raise ComqError(
+            f"nothing is made up for {list(shape)}, which has no elements",
+            where=f"input '{spec.name}'",
+            fix="give --calibration-data",
+        )
     return Planned(spec, shape, kind, channels_last, vocabulary.get(spec.name, VOCABULARY))
 
 

@@ -86,7 +86,7 @@ def integer_bias(model: Model, layer: Layer, solution: Solution, grid: ValueGrid
         return ""
     vector = _bias_vector(model, layer)
     if vector is None:
-        return "its bias is not one number for each channel"
+        return "its bias is not one finite number for each channel"
     with np.errstate(over="ignore"):
         scale = np.float32(grid.scale) * solution.scale[:, 0].reshape(-1).astype(np.float32)
     if not np.isfinite(scale).all():
@@ -106,9 +106,12 @@ def integer_bias(model: Model, layer: Layer, solution: Solution, grid: ValueGrid
 
 
 def _bias_vector(model: Model, layer: Layer) -> np.ndarray | None:
-    """The bias of a layer as ``[channels]``; None where it has none, or none of that form."""
+    """The bias of a layer as ``[channels]``; None where it has none of that form, or a boundless one."""
     holder, index = _bias_place(*node_of(model, layer), layer)
-    return as_vector(holder.inputs[index], layer.layout.groups * layer.layout.cols) if holder else None
+    if holder is None:
+        return None
+    vector = as_vector(holder.inputs[index], layer.layout.groups * layer.layout.cols)
+    return vector if vector is not None and np.isfinite(vector).all() else None
 
 
 def _bias_place(node: gs.Node, graph: gs.Graph, layer: Layer) -> tuple[gs.Node | None, int]:

@@ -318,3 +318,33 @@ def test_a_number_that_a_type_does_not_hold(value: float, dtype: str) -> None:
     with pytest.raises(ComqError, match=f"tensor 'b': numbers up to .* are to be stored as {dtype}"):
         float_tensor("b", np.array([1.0, -value]), dtype)
     assert values_of(float_tensor("b", np.array([np.inf]), dtype))[0] == np.inf
+
+
+def test_a_bias_without_bounds_does_not_become_a_scale(tmp_path: Path) -> None:
+    """A channel that is always minus infinity in front of a Sigmoid is always nought: a sound model."""
+    text = "g (float[B,16] x) => (float[B,4] y) { h = Gemm(x, w, c) s = Sigmoid(h) y = MatMul(s, v) }"
+    bias = np.zeros(8, np.float32)
+    bias[3] = -np.inf
+    made = model(text, opset=21, ir_version=10, w=weight(16, 8), v=weight(8, 4), c=bias)
+    data = {"x": weight(8, 16, seed=2)}
+    quantize(made, tmp_path / "q.onnx", data, target="ort", weights="int8", activations="int8")
+    stored = onnx.load(tmp_path / "q.onnx").graph.initializer
+    scales = [numpy_helper.to_array(tensor) for tensor in stored if "scale" in tensor.name]
+    assert scales
+    assert all(np.isfinite(scale).all() for scale in scales)
+
+
+def test_an_input_that_is_no_batch_beside_a_fixed_batch(tmp_path: Path) -> None:
+    """Made-up values of it differed from sample to sample, so that no batch was ever full."""
+    text = """g (float[16,16] x, float[2] spare) => (float[16,8] y, float[2] z) {
+        y = MatMul(x, w) z = Neg(spare) }"""
+    made = model(text, opset=21, ir_version=10, w=weight(16, 8))
+    report = quantize(made, tmp_path / "q.onnx", target="ort", inputs="quantized", calibration_samples=32)
+    assert "32 synthetic samples" in report.calibration
+
+
+def test_an_input_without_elements(tmp_path: Path) -> None:
+    made = model(
+        "g (float[0,16] x) => (float[0,8] y) { y = MatMul(x, w) }", opset=21, ir_version=10, w=weight(16, 8)
+    )
+    assert "which has no elements" in refused(made, tmp_path)

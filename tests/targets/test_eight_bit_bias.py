@@ -75,7 +75,7 @@ def test_a_compensating_bias_is_added_before_the_bias_is_rounded(tmp_path):
 
 def test_a_bias_that_is_a_matrix_stays_float_and_is_told():
     bed, feeds, _ = one_layer("Gemm", b=weight(5, 8))
-    assert bed.written[0].note == "its bias is not one number for each channel"
+    assert bed.written[0].note == "its bias is not one finite number for each channel"
     np.testing.assert_allclose(outputs(bed.proto, feeds)[0], literal(bed, feeds)[0], rtol=1e-4, atol=1e-5)
 
 

@@ -68,7 +68,9 @@ def _values(body: bytes, kind: int, bits: int) -> np.ndarray:
     width = bits // 8
     whole = body[: len(body) // width * width] if width else b""
     if kind == FLOAT and bits in (32, 64):
-        with np.errstate(over="ignore"):  # what is too large becomes Inf, which is refused where it is fed
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what is too large becomes Inf, which is refused where it is fed
             return np.frombuffer(whole, f"<f{width}").astype(np.float32)
     if kind != PCM or bits not in (8, 16, 24, 32):
         raise ValueError(f"format {kind} of {bits} bits is not read")
