@@ -20,6 +20,8 @@ from comq_onnx.run.sources import Record, Source
 
 MOST_MADE = 1 << 32
 """Bytes of a made-up batch, in float64, at most"""
+MOST_MADE_SAMPLES = 4096
+"""Of a batch that a model fixes; each takes a few milliseconds"""
 Batch = dict[str, np.ndarray]
 
 
@@ -188,6 +190,12 @@ def _made(plan: Sequence[synthetic.Planned], axis: BatchAxis, seed: int, cap: in
 
 def _check_made(plan: Sequence[synthetic.Planned], size: int, axis: BatchAxis) -> None:
     """ComqError where a batch of made-up inputs is larger than any that is meant: files declare anything."""
+    if axis.size and axis.size > MOST_MADE_SAMPLES:
+        raise ComqError(
+            f"a batch of {axis.size:,} samples is not made up",
+            where=f"input '{plan[0].spec.name}'",
+            fix="give --calibration-data",
+        )
     for item in plan:
         lead = size if item.spec.name in axis.members else 1
         one = math.prod(item.with_lead(1).shape if item.spec.name in axis.members else item.shape)

@@ -109,8 +109,8 @@ def input_of_no_type(made: ModelProto) -> None:
     made.graph.input[0].type.tensor_type.elem_type = -1
 
 
-def batch_beyond_memory(made: ModelProto) -> None:
-    made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62
+def input_beyond_memory(made: ModelProto) -> None:
+    made.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1 << 62
 
 
 BROKEN: dict[Callable[[ModelProto], None], str] = {
@@ -128,7 +128,7 @@ BROKEN: dict[Callable[[ModelProto], None], str] = {
     name_of_lines: r"the output 'a\\nb' is no printable text",
     import_beyond_numbers: "it imports version 9223372036854775807 of the operators of 'elsewhere'",
     input_of_no_type: "tensor 'x': its element type -1 is not known",
-    batch_beyond_memory: "input 'x': made-up inputs of [0-9,]+ numbers are not made",
+    input_beyond_memory: "input 'x': made-up inputs of [0-9,]+ numbers are not made",
 }
 
 
@@ -348,3 +348,9 @@ def test_an_input_without_elements(tmp_path: Path) -> None:
         "g (float[0,16] x) => (float[0,8] y) { y = MatMul(x, w) }", opset=21, ir_version=10, w=weight(16, 8)
     )
     assert "which has no elements" in refused(made, tmp_path)
+
+
+def test_a_fixed_batch_that_would_take_minutes_to_make_up(tmp_path: Path) -> None:
+    text = "g (float[65536,4,5,5] x) => (float[65536,6,5,5] y) { y = Conv(x, w) }"
+    made = model(text, opset=21, ir_version=10, w=weight(6, 4, 1, 1))
+    assert "a batch of 65,536 samples is not made up" in refused(made, tmp_path)
