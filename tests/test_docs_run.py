@@ -1,6 +1,7 @@
 """Every `comq-onnx` command of the pages is run, on small models and data that bear the names it uses."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_commands_are_run(
     before = set(tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("mydata", "my_scores", "top1"):  # other tests have modules of these names
+        monkeypatch.delitem(sys.modules, name, raising=False)
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     asked = [tmp_path / words[place + 1] for place, word in enumerate(words) if word in ("-o", "--report")]
