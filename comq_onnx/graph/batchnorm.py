@@ -71,6 +71,14 @@ def _accepts(node: gs.Node, graph: gs.Graph, affine: _Affine) -> bool:
         return False  # the C of a Gemm may differ from row to row
     if bias.size not in (1, affine.factor.size):
         return False  # no runtime would run it
+    try:
+        fits = np.broadcast_shapes(shape_of(weight), _per_output(affine.factor, node).shape) == shape_of(
+            weight
+        )
+    except ValueError:
+        fits = False
+    if not fits:
+        return False  # no runtime would run it
     shift = affine.shift + affine.factor * bias.reshape(-1)
     if not (np.isfinite(affine.factor).all() and np.isfinite(shift).all()):
         return False

@@ -22,13 +22,15 @@ SHAPE_ARITHMETIC = frozenset(
     + ("Unsqueeze", "Where")
 )
 """Operators that exporters compute shapes with."""
+LARGEST = 1 << 62
+"""Elements that NumPy can count"""
 MOST = 4096
 """Elements of a tensor whose values are followed."""
 UNKNOWN = (
     *(onnx.defs.SchemaError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError),
-    *(RuntimeError, ValueError, TypeError),
+    *(RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError),
 )
-"""What inference raises where it cannot tell, or where a runtime would not run the node"""
+"""What inference and the reference raise where they cannot tell, or where a runtime would not run the node"""
 Values = dict[str, np.ndarray]
 
 
@@ -96,18 +98,34 @@ def _computed(node: NodeProto, model: ModelProto, types: dict[str, TypeProto], v
         whole = _complete(types[names[0]]) if names[0] in types else None
         if whole is None:
             return {}
+        if whole.size >= LARGEST:
+            return {}
         # Memory that is never written costs nothing: only the shape is read.
         feeds = {names[0]: np.broadcast_to(np.zeros((), np.int8), whole.shape)}
     elif all(name in values for name in names):
         feeds = {name: values[name] for name in names}
     else:
         return {}
+    if not _stays_small(node, list(feeds.values())):
+        return {}
     try:
         found = ReferenceEvaluator(node, opsets=_opsets(model)).run(None, feeds)
-    except (RuntimeError, ValueError, TypeError, IndexError):  # not a model that a runtime would run
+    except UNKNOWN:
         return {}
     pairs = zip(node.output, map(np.asarray, found), strict=False)
     return {name: value for name, value in pairs if name and value.size <= MOST}
+
+
+def _stays_small(node: NodeProto, feeds: list[np.ndarray]) -> bool:
+    """Whether what a node makes of a few numbers are a few numbers: some make any number of them."""
+    if node.op_type not in ("ConstantOfShape", "Expand", "Range", "Tile"):
+        return True
+    numbers = [np.abs(feed.astype(np.float64)).reshape(-1) for feed in feeds if feed.dtype.kind in "iuf"]
+    if node.op_type == "Range" and len(numbers) > 2:
+        return float((numbers[0].sum() + numbers[1].sum()) / max(float(numbers[2].sum()), 1e-9)) <= MOST
+    if not numbers:
+        return True
+    return max(1, feeds[0].size) * float(np.prod(np.maximum(numbers[-1], 1))) <= MOST * MOST
 
 
 def _opsets(model: ModelProto) -> dict[str, int]:

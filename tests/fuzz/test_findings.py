@@ -15,6 +15,7 @@ from comq_onnx import quantize
 from comq_onnx.cli import main
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import load
+from comq_onnx.graph.shapes import known_shapes
 from comq_onnx.graph.tensors import float_tensor, values_of
 
 LINEAR = "g (float[B,16] x) => (float[B,8] y) { h = Relu(x) y = MatMul(h, w) }"
@@ -354,3 +355,29 @@ def test_a_fixed_batch_that_would_take_minutes_to_make_up(tmp_path: Path) -> Non
     text = "g (float[65536,4,5,5] x) => (float[65536,6,5,5] y) { y = Conv(x, w) }"
     made = model(text, opset=21, ir_version=10, w=weight(6, 4, 1, 1))
     assert "a batch of 65,536 samples is not made up" in refused(made, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "made_of", ["ConstantOfShape(huge)", "Expand(one, huge)", "Tile(three, huge)", "Range(low, high, step)"]
+)
+def test_a_few_numbers_that_make_very_many(made_of: str, tmp_path: Path) -> None:
+    """They are not computed to learn their shape; the model itself runs, as the branch is never taken."""
+    text = f"""g (float[2,16] x) => (float[2,8] y) {{ y = MatMul(x, w) many = {made_of} s = Shape(many) }}"""
+    numbers = {
+        "huge": np.full(3, 1 << 40),
+        "one": np.ones(3, np.int64),
+        "three": np.ones((1, 1, 1), np.int64),
+    }
+    numbers |= {"low": np.array(0), "high": np.array(1 << 50), "step": np.array(1)}
+    known = known_shapes(model(text, opset=21, ir_version=10, w=weight(16, 8), **numbers), {"x": (2, 16)})
+    assert known["y"].shape == (2, 8)
+    assert "many" not in known or known["many"].size > 1 << 49
+
+
+def test_a_constant_without_its_value_is_left_to_the_runtime(tmp_path: Path) -> None:
+    text = "g (float[2,16] x) => (float[2,8] y) { k = Constant() s = Mul(x, k) y = MatMul(s, w) }"
+    refused(model(text, opset=21, ir_version=10, w=weight(16, 8)), tmp_path, inputs="quantized")
+
+
+def test_a_normalization_behind_a_weight_without_elements(tmp_path: Path) -> None:
+    refused(conv(w=np.zeros((0, 3, 3, 3), np.float32)), tmp_path)
