@@ -62,7 +62,7 @@ def test_every_preset_is_read(name: str):
         ("size=1x2x3", "is no size"),
         ("crop=2", "share of the picture"),
         ("colour=cmyk", "use one of rgb, bgr, grey"),
-        ("rate=fast", "whole number"),
+        ("rate=fast", "samples a second"),
         ("fill=300", "pixel of 0 to 255"),
     ],
 )

@@ -99,7 +99,6 @@ def frozen_product() -> Case:
         (ValueError("boom"), "defect", "boom"),
         (ComqError("no layer can be quantized: because"), "nothing", "because"),
         (ComqError("it is bad", fix="do this"), "refused", "it is bad; do this."),
-        (ComqError("two\nlines"), "defect", "not one sentence"),
         (outcome.HangError("no end"), "defect", "no end"),
     ],
 )

@@ -178,7 +178,7 @@ def _compared(
 
 def _refusal(error: ComqError, stopped: str) -> Outcome:
     text = str(error)
-    if "\n" in text or not text.endswith("."):
+    if not text.endswith("."):
         return Outcome("defect", f"not one sentence: {text!r}")
     if NOTHING in text:
         return Outcome("nothing", error.what.removeprefix(NOTHING + ": "))
