@@ -45,6 +45,7 @@ UNTOLD = ("threads", "memory_gib", "dask")
 
 MOST_THREADS = 4096
 MOST_SAMPLES = 10_000_000
+MOST_GIB = 2.0**30
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,12 @@ class Recipe:
         if self.dask and not re.fullmatch(r"local:[1-9][0-9]*|[a-z]+://.+", self.dask):
             raise ComqError(
                 f"{self.dask!r} is no cluster", where="--dask", fix="use tcp://HOST:PORT or local:4"
+            )
+        if not 0 <= self.memory_gib <= MOST_GIB:
+            raise ComqError(
+                f"{self.memory_gib:g} GiB is no size of a memory",
+                where="--memory",
+                fix="write 2GB, for example",
             )
         if self.seed < 0:
             raise ComqError(f"{self.seed} is below 0", where="--seed", fix="use 0 or more")

@@ -58,3 +58,9 @@ def test_the_bias_follows_the_solver_unless_told(solver: str, bias: str, expecte
 def test_a_bias_behind_an_8_bit_layer_is_refused(bias) -> None:
     with pytest.raises(ComqError, match="8-bit output"):
         Recipe(activations="int8", bias=bias)
+
+
+@pytest.mark.parametrize("gib", [1e300, float("inf"), float("nan"), -1.0])
+def test_a_memory_that_no_machine_has_is_refused(gib: float) -> None:
+    with pytest.raises(ComqError, match="no size of a memory"):
+        Recipe(memory_gib=gib)

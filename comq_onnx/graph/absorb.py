@@ -55,6 +55,8 @@ def fold_addends(model: Model) -> None:
             continue
         add, held = output.outputs[0], node.inputs[BIAS_INPUT] if len(node.inputs) > BIAS_INPUT else None
         shape = shape_of(weight)
+        if len(shape) < 3:  # no weight of a convolution
+            continue
         transposed = node.op == "ConvTranspose"
         channels = shape[1] * attribute(node, "group", 1) if transposed else shape[0]
         addend = _addend(add, output, channels, len(shape))

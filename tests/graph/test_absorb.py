@@ -303,3 +303,10 @@ def test_what_only_another_runtime_can_compute_is_not_constant():
     proto.opset_import.add(domain="some.where", version=1)
     ready = load(proto)
     assert constant_value(ready.graph.nodes[0].outputs[0], 17) is None
+
+
+def test_a_weight_of_one_axis_is_left_to_the_runtime():
+    body = "c = Conv(x, w) y = Add(c, k)"
+    loaded = load(model(body, HEAD, "float[B, C, H, W] y", w=rand(4), k=rand(1, 4, 1, 1)))
+    fold_addends(loaded)
+    assert [node.op for node in loaded.graph.nodes] == ["Conv", "Add"]
