@@ -112,7 +112,7 @@ def read_saved(path: Path, inputs: Sequence[TensorSpec]) -> tuple[Any, tuple[str
     torch is not installed, and for all other files.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ComqError(
             "torch is needed to read it", where=str(path), fix="pip install torch, or save it as .npz"
