@@ -1,16 +1,17 @@
 """What is told of a choice of storages: its effect, what more would buy, and networks of other sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from comq_onnx.allocate.allocation import Allocation, Point, Price
 from comq_onnx.allocate.knapsack import Limit, choose
+from comq_onnx.caution import measured
 from comq_onnx.graph.rules import governed
-from comq_onnx.planning import choose_grids, ends
+from comq_onnx.planning import ends
 from comq_onnx.pricing import Bed
-from comq_onnx.stakes import SIZE, Problem, uniform_of
+from comq_onnx.stakes import SIZE, Problem, uniform_choice
 
 SHARES = (0.3, 0.65)
 """Of the way from the smallest to the largest file, for the picture"""
@@ -24,9 +25,8 @@ def account_of(
     rules: Sequence[str],
 ) -> Allocation:
     """What is told of the choice."""
-    (choice, limits), plan_ = chosen, problem.opened.plan
-    grids, _ = choose_grids(plan_.layers, problem.recipe, plan_.placement)
-    alike = [uniform_of(one, str(grids[one.layer.name])) for one in problem.priced]
+    choice, limits = chosen
+    alike = uniform_choice(problem)
     asked = {SIZE: problem.recipe.target_size, "--avg-bits": f"{problem.recipe.avg_bits:g}"}
     asked |= {"--target-latency": problem.recipe.target_latency, "--max-drop": problem.recipe.max_drop}
     names = problem.names(choice)
@@ -41,7 +41,7 @@ def account_of(
             float(sum(c.effect for c in alike)),
         ),
         next_percent=next_percent(problem, choice, limits),
-        samples=len(bed.samples),
+        samples=len(bed.samples[:: bed.every]),
         seconds=0.0,
         prices=tuple(
             Price(one.layer.name, one.price, one.uncertainty, one.candidates, names[one.layer.name])
@@ -68,10 +68,10 @@ def next_percent(problem: Problem, choice: Sequence[int], limits: Sequence[tuple
     """What a budget of one per cent more would buy."""
     more = [replace(limit, budget=limit.budget * 1.01) for _, limit in limits]
     better = choose(problem.costs, more)
-    before = problem.effect(choice)
-    if better is None or before <= 0 or problem.effect(better) >= before:
+    before = problem.cost(choice)
+    if better is None or before <= 0 or problem.cost(better) >= before:
         return "One more per cent of budget would buy nothing."
-    gain = 1 - problem.effect(better) / before
+    gain = 1 - problem.cost(better) / before
     moved = [name for name, at in problem.names(better).items() if at != problem.names(choice)[name]]
     return (
         f"One more per cent of budget would lower the predicted error by {gain:.1%}, in {len(moved)} layers."
@@ -80,12 +80,12 @@ def next_percent(problem: Problem, choice: Sequence[int], limits: Sequence[tuple
 
 def points_of(problem: Problem, bed: Bed, choice: Sequence[int]) -> list[Point]:
     """Networks of one width and allocated ones, measured with the hurried solutions."""
-    found, plan_ = [], problem.opened.plan
+    found = []
     for bits in ("int8", "int4", "int3", "int2"):
-        grids, _ = choose_grids(plan_.layers, replace(problem.recipe, weights=bits), plan_.placement)
-        alike = {one.layer.name: uniform_of(one, str(grids[one.layer.name])) for one in problem.priced}
-        if all(c.name.split()[0] in (bits, "int8") for c in alike.values()):
-            found.append(measured(problem, bed, f"uniform {bits}", {n: c.name for n, c in alike.items()}))
+        alike = uniform_choice(problem, bits)
+        if all(c.name.split()[0] in (bits, "int8") for c in alike):
+            names = {one.layer.name: c.name for one, c in zip(problem.priced, alike, strict=True)}
+            found.append(measured(problem, bed, f"uniform {bits}", names))
     least, most = (sum(float(f(s)) for s in problem.sizes) for f in (np.min, codes_at_most))
     for share in SHARES:
         trial = choose(problem.costs, [Limit(problem.sizes, least + share * (most - least))])
@@ -97,9 +97,3 @@ def points_of(problem: Problem, bed: Bed, choice: Sequence[int]) -> list[Point]:
 def codes_at_most(sizes: np.ndarray) -> float:
     """Bytes of the widest codes of a layer, floats left out; the first two candidates are floats."""
     return float(np.sort(sizes)[::-1][min(2, len(sizes) - 1)])
-
-
-def measured(problem: Problem, bed: Bed, kind: str, names: Mapping[str, str]) -> Point:
-    chosen = [(one, names[one.layer.name]) for one in problem.priced]
-    size = problem.fixed + sum(one.candidate(name).bytes for one, name in chosen)
-    return bed.point(kind, int(size), chosen)

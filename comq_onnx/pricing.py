@@ -13,7 +13,7 @@ from comq_onnx.allocate.curves import Bench, Curve, curve
 from comq_onnx.allocate.distortion import Outputs, Watched, divergence, watched
 from comq_onnx.allocate.prices import SMALLEST, Effects, effect_at, effects_of, price_of
 from comq_onnx.allocate.storage import Storage
-from comq_onnx.backends.engine import open_engine
+from comq_onnx.backends.engine import cpu_engine, open_engine
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.layout import to_rows, weight_values
 from comq_onnx.layerwise import scale_dtype
@@ -29,6 +29,8 @@ from comq_onnx.run.widen import widen, widened
 
 SAMPLES = 8
 """Batches that prices are measured on, evenly from the second half of the calibration data"""
+OF_NETWORKS = 16
+"""Batches that whole networks are measured on, those of prices among them"""
 HALF_LOSS = 2.0**-24
 """Squared relative error of a weight in float16, and so about that of its layer's output"""
 ANCHORS = ("int4", "int2")
@@ -56,6 +58,11 @@ class Bed:
     network: Switched
     what: Sequence[Watched]
     samples: Sequence[tuple[Batch, Outputs]]
+
+    @property
+    def every(self) -> int:
+        """Prices are measured on one of so many samples."""
+        return -(-len(self.samples) // SAMPLES)
 
     def point(self, kind: str, size: int, chosen: Sequence[tuple[Priced, str]]) -> Point:
         """Layers on the storages of these names, all at once, measured.
@@ -102,14 +109,16 @@ def open_bed(opened: Opened, layers: Sequence[Layer], recipe: Recipe) -> tuple[B
     options = SessionOptions(threads=recipe.threads, device=recipe.run_device)
     count = opened.calibration.batch_count
     first = count // 2
-    step = max(1, (count - first) // SAMPLES)
+    step = max(1, (count - first) // OF_NETWORKS)
     chosen = islice(opened.calibration.batches(), first, None, step)
-    batches = [{name: widened(value) for name, value in b.items()} for b in islice(chosen, SAMPLES)]
+    batches = [{name: widened(value) for name, value in b.items()} for b in islice(chosen, OF_NETWORKS)]
+    on_cpu = recipe.run_device == "cpu"
+    how = (replace(options, threads=1), cpu_engine(recipe.threads).map) if on_cpu else (options, map)
     switched = ModelProto()
     switched.CopyFrom(model)
     network = Switched(switched, layers, told, options)
     bed = Bed(network, what, [(b, network.run_with(b, {})) for b in batches])
-    return bed, Onward(model, layers, told, batches, options)
+    return bed, Onward(model, layers, told, batches[:: bed.every], how)
 
 
 def price_layers(
@@ -124,6 +133,7 @@ def price_layers(
     (bed, onward), model = open_bed(opened, layers, recipe), load(opened.plan.prepared)
     engine, priced = open_engine(recipe.device, recipe.threads), []
     told = partial(progress, "price")
+    truths = [truth for _, truth in bed.samples][:: bed.every]
     for number, layer in enumerate(layers):
         told(number, len(layers))
         weight = to_rows(weight_values(model, layer), layer.layout).astype(np.float64)
@@ -133,7 +143,7 @@ def price_layers(
         compensate = recipe.compensate and layer.op != "Gather"
         bench = Bench(weight, stats[layer.name], compensate, kind, engine)
         found = curve(bench, grids, _anchors(listed))
-        effects = effects_of(onward, layer, found, [truth for _, truth in bed.samples], bed.what)
+        effects = effects_of(onward, layer, found, truths, bed.what)
         priced.append(_priced(layer, listed, found, effects))
     told(len(layers), len(layers))
     return bed, priced

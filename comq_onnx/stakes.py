@@ -6,7 +6,7 @@ The float network is run once for statistics; every layer's loss on every grid a
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,26 @@ class Problem:
     fixed: int
     """Bytes of the file that no choice changes"""
     latency: LatencyModel | None
+    caution: float = 1.0
+    """How much more the errors of codes narrower than the uniform ones are held to cost than prices say"""
 
     @property
     def sizes(self) -> list[np.ndarray]:
         return [np.array([c.bytes for c in one.candidates], dtype=np.float64) for one in self.priced]
 
     @property
-    def costs(self) -> list[np.ndarray]:
+    def effects(self) -> list[np.ndarray]:
+        """What prices say, by layer and candidate."""
         return [np.array([c.effect for c in one.candidates]) for one in self.priced]
+
+    @property
+    def costs(self) -> list[np.ndarray]:
+        """What the choice goes by: effects, with caution."""
+        alike = zip(self.priced, uniform_choice(self), strict=True)
+        careful = [
+            [self.caution if c.bytes < same.bytes else 1.0 for c in one.candidates] for one, same in alike
+        ]
+        return [effect * factor for effect, factor in zip(self.effects, careful, strict=True)]
 
     @property
     def seconds(self) -> list[np.ndarray]:
@@ -69,6 +81,9 @@ class Problem:
         }
 
     def effect(self, choice: Sequence[int]) -> float:
+        return float(sum(effect[pick] for effect, pick in zip(self.effects, choice, strict=True)))
+
+    def cost(self, choice: Sequence[int]) -> float:
         return float(sum(cost[pick] for cost, pick in zip(self.costs, choice, strict=True)))
 
     def rules(self, choice: Sequence[int]) -> tuple[str, ...]:
@@ -126,11 +141,17 @@ def uniform_of(one: Priced, name: str) -> Candidate:
     return (exact or same or list(one.candidates))[0]
 
 
+def uniform_choice(problem: Problem, width: str = "") -> list[Candidate]:
+    """By layer, the candidate of the network that has one width, by default the recipe's `weights`."""
+    plan_, recipe = problem.opened.plan, problem.recipe
+    changed: dict[str, Any] = {"weights": width or recipe.weights}
+    grids, _ = choose_grids(plan_.layers, replace(recipe, **changed), plan_.placement)
+    return [uniform_of(one, str(grids[one.layer.name])) for one in problem.priced]
+
+
 def uniform_effect(problem: Problem) -> float:
     """The sum of effects of the network that has one width, `weights`."""
-    plan_ = problem.opened.plan
-    grids, _ = choose_grids(plan_.layers, problem.recipe, plan_.placement)
-    return float(sum(uniform_of(one, str(grids[one.layer.name])).effect for one in problem.priced))
+    return float(sum(one.effect for one in uniform_choice(problem)))
 
 
 def limits_of(problem: Problem) -> list[tuple[str, Limit]]:

@@ -1,9 +1,9 @@
 """Allocated bits beside uniform ones on real models, at equal size and smaller, and what prices are worth.
 
 For each model: the file of uniform int4 (and int3, which has the same size: its codes lie in 4 bits) is
-written and scored on test data. Then the allocator's file at the size of uniform int4 and at parts of it,
-ranked by dual price; and, as ablations, ranked by layer loss alone, and by loss times the size. Every
-file is solved in full.
+written and scored on test data. Then the allocator's file at the size of uniform int4 and at parts of it
+("measured"); and, as ablations, ranked by dual price without the caution that whole networks are measured
+for, by layer loss alone, and by loss times the size. Every file is solved in full.
 
     python tools/bench_budgets.py --models ocr-rec,minilm,efficientnet-lite0
 
@@ -22,11 +22,13 @@ from zoo.model import Places, RealModel, Task, UnavailableError
 from zoo.runner import run_all
 
 from comq_onnx import pipeline
-from comq_onnx.allocate.knapsack import Limit, choose
+from comq_onnx.budgeting import fitted
+from comq_onnx.caution import with_caution
+from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import save
 from comq_onnx.planning import Opened, open_run, silent
 from comq_onnx.recipe import Recipe
-from comq_onnx.stakes import NO_BUDGET, Problem, pose_problem, uniform_of
+from comq_onnx.stakes import Problem, limits_of, pose_problem
 
 WITH_EMBEDDINGS = ("minilm", "minilm-dynamo")
 SHARES = (1.0, 0.95, 0.85)
@@ -53,14 +55,16 @@ class Job:
             return path.stat().st_size, self.task.score(self.reference, outputs), spent
 
 
-def ranked(problem: Problem, by: str) -> list[np.ndarray]:
-    """The costs of candidates: their effects by dual price, or what an ablation takes for them."""
-    if by == "price":
-        return problem.costs
-    losses = [np.array([c.loss for c in one.candidates]) for one in problem.priced]
-    if by == "loss":
-        return losses
-    return [loss * np.prod(one.layer.layout.shape) for loss, one in zip(losses, problem.priced, strict=True)]
+def ranked(problem: Problem, by: str) -> Problem:
+    """The problem whose effects are those that prices tell, or what an ablation takes for them."""
+    if by in ("measured", "price"):
+        return problem
+    priced = []
+    for one in problem.priced:
+        unit = 1.0 if by == "loss" else float(np.prod(one.layer.layout.shape))
+        candidates = tuple(replace(c, effect=c.loss * unit) for c in one.candidates)
+        priced.append(replace(one, candidates=candidates))
+    return replace(problem, priced=priced)
 
 
 def bench(model: RealModel, places: Places) -> None:
@@ -69,24 +73,27 @@ def bench(model: RealModel, places: Places) -> None:
     base = Recipe(target="ort", quantize_embeddings=model.name in WITH_EMBEDDINGS)
     print(f"\n{model.name}\n\n| storage | bytes | {model.primary} | {model.task_score} |", flush=True)
     print("| --- | ---: | ---: | ---: |", flush=True)
-    opened, seconds = open_run(path, task.calibration, base), 0.0
+    opened, seconds, whole = open_run(path, task.calibration, base), 0.0, 0
     for width in ("int4", "int3"):
         recipe = replace(base, weights=width)  # pyright: ignore[reportArgumentType]
         size, scores, seconds = job.file(open_run(path, task.calibration, recipe), recipe)
         tell(f"uniform {width}", size, scores, model)
+        whole = whole or size
     started = time.monotonic()
-    problem, _ = pose_problem(opened, base, silent)
+    problem, bed = pose_problem(opened, base, silent)
     posing = time.monotonic() - started
-    grids = opened.plan.grids
-    uniform = sum(uniform_of(one, str(grids[one.layer.name])).bytes for one in problem.priced)
-    for by in ("price", "loss", "size"):
-        for share in SHARES if by == "price" else SHARES[:1]:
-            limit = Limit(problem.sizes, share * (uniform + problem.fixed) - problem.fixed)
-            choice = choose(ranked(problem, by), [limit])
-            if choice is None:
-                print(f"| by {by}, {share:.0%} | none is so small | | |", flush=True)
+    for by in ("measured", "price", "loss", "size"):
+        for share in SHARES if by == "measured" else SHARES[:1]:
+            asked = replace(problem, recipe=replace(base, target_size=str(int(share * whole))))
+            limits, started = limits_of(asked), time.monotonic()
+            try:
+                if by == "measured":
+                    asked, _ = with_caution(asked, bed, limits)
+                    posing += time.monotonic() - started if share == 1 else 0.0
+                recipe = fitted(ranked(asked, by), limits, path).recipe
+            except ComqError as error:
+                print(f"| by {by}, {share:.0%} | {error.what} | | |", flush=True)
                 continue
-            recipe = replace(base, rules=problem.rules(choice), **NO_BUDGET)
             size, scores, _ = job.file(open_run(path, task.calibration, recipe), recipe)
             tell(f"by {by}, {share:.0%}", size, scores, model)
     print(f"\ncurves and prices take {posing / seconds:.2f}x of what quantizing takes", flush=True)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from comq_onnx.allocate.muted import muted
 from comq_onnx.errors import ComqError
 
 TIGHTER = 1e-6
@@ -117,14 +118,15 @@ def _program(
         constraints.append(LinearConstraint(csr_matrix(sizes / unit), -np.inf, budget / unit))
     constraints += [LinearConstraint(csr_matrix(row * 1.0), -np.inf, float(most)) for row, most in cuts]
     top = float(flat.max())
-    found = milp(
-        flat * (LARGEST_COST / top) if top > 0 else flat,
-        constraints=constraints,
-        integrality=np.ones(len(flat)),
-        bounds=Bounds(0, open_.astype(float)),  # pyright: ignore[reportArgumentType]
-        # Presolving loses the optimum of some problems whose sizes lie six orders of magnitude apart.
-        options={"mip_rel_gap": 0.0, "presolve": False},
-    )
+    with muted():
+        found = milp(
+            flat * (LARGEST_COST / top) if top > 0 else flat,
+            constraints=constraints,
+            integrality=np.ones(len(flat)),
+            bounds=Bounds(0, open_.astype(float)),  # pyright: ignore[reportArgumentType]
+            # Presolving loses the optimum of some problems whose sizes lie six orders of magnitude apart.
+            options={"mip_rel_gap": 0.0, "presolve": False},
+        )
     if found.x is None:
         return None
     return [int(part.argmax()) for part in np.split(found.x, ends[:-1])]

@@ -5,7 +5,7 @@ The graph has cuts, a few layers apart. Samples are brought from cut to cut once
 cuts are changed in the network that begins at the first of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from onnx import ModelProto, helper
@@ -18,6 +18,7 @@ from comq_onnx.run.switched import Switched
 
 LAYERS = 4
 """From cut to cut"""
+Spread = Callable[[Callable[[Batch], Batch], Iterable[Batch]], Iterable[Batch]]
 
 
 class Onward:
@@ -33,8 +34,8 @@ class Onward:
         Tensors to compute.
     batches
         The samples.
-    options
-        How it is run.
+    how
+        A sample is run, and what maps over samples: ``map``, or one that uses threads.
     """
 
     def __init__(
@@ -43,9 +44,9 @@ class Onward:
         layers: Sequence[Layer],
         outputs: Sequence[str],
         batches: Sequence[Batch],
-        options: SessionOptions,
+        how: tuple[SessionOptions, Spread],
     ) -> None:
-        self._model, self._outputs, self._options = model, set(outputs), options
+        self._model, self._outputs, (self._options, self._spread) = model, set(outputs), how
         place = {node.name: at for at, node in enumerate(model.graph.node)}
         self._layers = [(place[layer.name], layer) for layer in layers]
         self._starts = self._cuts()
@@ -64,18 +65,13 @@ class Onward:
         if not self._told:
             return [{} for _ in self._live]
         fed = self._part.switch({layer.name: solution})
-        return [self._part.run_with(one, fed, self._told) for one in self._live]
+        return list(self._spread(lambda one: self._part.run_with(one, fed, self._told), self._live))
 
     def _next(self) -> None:
         """Bring the samples to the next cut."""
         if self._number >= 0:
             ahead = self._live_at(self._end)
-            made = sorted(ahead - self._live[0].keys())
-            self._live = [
-                {name: one[name] for name in ahead & one.keys()}
-                | (self._part.run_with(one, {}, made) if made else {})
-                for one in self._live
-            ]
+            self._live = list(self._spread(lambda one: self._brought(one, ahead), self._live))
         self._number += 1
         begin = self._starts[self._number]
         nodes = self._model.graph.node
@@ -87,6 +83,12 @@ class Onward:
         ahead = set() if last else self._live_at(self._end) & made
         told = sorted(ahead.union(self._told))
         self._part = Switched(self._behind(begin), self._own, told, self._options)
+
+    def _brought(self, one: Batch, ahead: set[str]) -> Batch:
+        """A sample with the tensors that are read from the next cut on, and no others."""
+        kept = {name: one[name] for name in ahead & one.keys()}
+        made = sorted(ahead - kept.keys())
+        return kept | (self._part.run_with(one, {}, made) if made else {})
 
     def _cuts(self) -> list[int]:
         """Places of the nodes at which parts begin; none where a value other than a tensor would cross it."""

@@ -5,6 +5,7 @@ import pytest
 from graphs import model, weight
 from onnx import ModelProto, numpy_helper
 
+from comq_onnx.backends.engine import cpu_engine
 from comq_onnx.graph.find import find_layers
 from comq_onnx.graph.io import load
 from comq_onnx.grid import Grid, dequantize
@@ -51,14 +52,16 @@ def by_hand(layer, found: Solution, batch: dict[str, np.ndarray]) -> dict[str, n
     return open_session(made, SessionOptions(optimize=False)).run(batch)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("apart", [1, 2, 9])
-def test_it_is_the_changed_network(monkeypatch, apart):
+def test_it_is_the_changed_network(monkeypatch, apart, threads):
     monkeypatch.setattr(onward, "LAYERS", apart)
     rng = np.random.default_rng(0)
     batches = [{n: rng.normal(size=(2, 8)).astype(np.float32) for n in "xm"} for _ in range(3)]
     layers = find_layers(load(network()), Recipe())[0]
     assert len(layers) == 4
-    going = Onward(network(), layers, ["y", "early"], batches, SessionOptions())
+    how = (SessionOptions(threads=1), cpu_engine(threads).map)
+    going = Onward(network(), layers, ["y", "early"], batches, how)
     for layer in layers:
         found = solution(rng)
         for batch, outputs in zip(batches, going.changed(layer, found), strict=True):
