@@ -18,7 +18,10 @@ TEXT = "g (float[N,4] x) => (float[N,3] y) { h = MatMul(x, a) y = MatMul(h, b) }
 
 
 def network() -> ModelProto:
-    return model(TEXT, a=A, b=B)
+    made = model(TEXT, a=A, b=B)
+    for number, node in enumerate(made.graph.node):
+        node.name = f"n{number}"
+    return made
 
 
 def solution(codes: np.ndarray, scale: float, bias: np.ndarray | None = None) -> Solution:
