@@ -84,7 +84,7 @@ def bench(model: RealModel, places: Places) -> None:
     posing = time.monotonic() - started
     for by in ("measured", "price", "loss", "size"):
         for share in SHARES if by == "measured" else SHARES[:1]:
-            asked = replace(problem, recipe=replace(base, target_size=str(int(share * whole))))
+            asked = replace(problem, recipe=replace(base, target_size=f"{int(share * whole)}B"))
             limits, started = limits_of(asked), time.monotonic()
             try:
                 if by == "measured":
