@@ -26,6 +26,10 @@ from comq_onnx.writing import Outcome
 NOT_COMPILED = (
     "numba and SciPy are not both installed: solved in NumPy, which is slow; install the extra cpu."
 )
+MORE_THAN_ASKED = (
+    "That is more than --memory says: the work on one layer or on one segment's samples alone takes it; "
+    "--threads 1 solves one layer at a time."
+)
 
 
 def machine_notes(model: onnx.ModelProto, recipe: Recipe) -> tuple[str, ...]:
@@ -40,11 +44,13 @@ def memory_notes(opened: Opened, recipe: Recipe) -> tuple[str, ...]:
     peak = peak_resident()
     if opened.plan.outside is None or not peak:
         return ()
-    bound = f" (--memory {binary(recipe.memory_gib * 2**30)})" if recipe.memory_gib else ""
-    return (
+    limit = recipe.memory_gib * 2**30
+    bound = f" (--memory {binary(limit)})" if limit else ""
+    held = (
         f"weights stayed in their files; the process held {binary(peak)} at most{bound}, what is mapped from "
-        "files counted.",
+        "files counted."
     )
+    return (held, MORE_THAN_ASKED) if 0 < limit < peak else (held,)
 
 
 def fed_shapes(calibration: Calibration) -> dict[str, list[tuple[int, ...]]]:
