@@ -29,6 +29,7 @@ from comq_onnx.graph.io import save
 from comq_onnx.planning import Opened, open_run, silent
 from comq_onnx.recipe import Recipe
 from comq_onnx.stakes import Problem, limits_of, pose_problem
+from comq_onnx.writing import stamp
 
 WITH_EMBEDDINGS = ("minilm", "minilm-dynamo")
 SHARES = (1.0, 0.95, 0.85)
@@ -42,15 +43,16 @@ class Job:
     task: Task
     reference: list
 
-    def file(self, opened: Opened, recipe: Recipe) -> tuple[int, dict[str, float], float]:
-        """Bytes and scores of the file of this plan, and the seconds that quantizing took."""
+    def file(self, opened: Opened, recipe: Recipe, asked: Recipe) -> tuple[int, dict[str, float], float]:
+        """Bytes and scores of the file of this plan, as it is written for a user who asked for `asked`; and the
+        seconds that quantizing took."""
         started = time.monotonic()
         solved = pipeline.solve_model(opened, recipe)
         outcome = pipeline.write(opened, solved, recipe)
         spent = time.monotonic() - started
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "quantized.onnx"
-            save(outcome.model, path)
+            save(stamp(outcome.model, opened.calibration, asked), path)
             outputs = run_all(path, self.task.test, self.task.reduce)
             return path.stat().st_size, self.task.score(self.reference, outputs), spent
 
@@ -76,7 +78,7 @@ def bench(model: RealModel, places: Places) -> None:
     opened, seconds, whole = open_run(path, task.calibration, base), 0.0, 0
     for width in ("int4", "int3"):
         recipe = replace(base, weights=width)  # pyright: ignore[reportArgumentType]
-        size, scores, seconds = job.file(open_run(path, task.calibration, recipe), recipe)
+        size, scores, seconds = job.file(open_run(path, task.calibration, recipe), recipe, recipe)
         tell(f"uniform {width}", size, scores, model)
         whole = whole or size
     started = time.monotonic()
@@ -94,7 +96,7 @@ def bench(model: RealModel, places: Places) -> None:
             except ComqError as error:
                 print(f"| by {by}, {share:.0%} | {error.what} | | |", flush=True)
                 continue
-            size, scores, _ = job.file(open_run(path, task.calibration, recipe), recipe)
+            size, scores, _ = job.file(open_run(path, task.calibration, recipe), recipe, asked.recipe)
             tell(f"by {by}, {share:.0%}", size, scores, model)
     print(f"\ncurves and prices take {posing / seconds:.2f}x of what quantizing takes", flush=True)
 
