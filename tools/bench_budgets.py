@@ -44,7 +44,7 @@ class Job:
     reference: list
 
     def file(self, opened: Opened, recipe: Recipe, asked: Recipe) -> tuple[int, dict[str, float], float]:
-        """Bytes and scores of the file of this plan, as it is written for a user who asked for `asked`; and the
+        """Bytes and scores of the file of this plan, as it is written for who asked for `asked`; and the
         seconds that quantizing took."""
         started = time.monotonic()
         solved = pipeline.solve_model(opened, recipe)
