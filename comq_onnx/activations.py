@@ -76,7 +76,8 @@ def grid_of(
 
 def in_half(grid: ValueGrid) -> ValueGrid:
     """The grid with a scale that float16 holds, unless that would be below its smallest normal number."""
-    scale = float(np.float16(grid.scale))
+    with np.errstate(over="ignore"):  # infinite then, which is told apart below
+        scale = float(np.float16(grid.scale))
     return replace(grid, scale=scale) if SMALLEST_HALF <= scale < math.inf else grid
 
 

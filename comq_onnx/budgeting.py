@@ -83,9 +83,10 @@ def fitted(problem: Problem, limits: Sequence[tuple[str, Limit]], model: Model) 
         excess = excess_of(problem, size)
         if excess <= 0:
             return Fitted(choice, limits, planned, final, size)
-        # Names of nodes and shapes take bytes too, which no sum over layers knows.
+        # Names of nodes and shapes take bytes too, which no sum over layers knows. The choice may leave part
+        # of the budget: only below what it takes is there another one.
         limits = [
-            (flag, replace(limit, budget=limit.budget - excess)) if flag == SIZE else (flag, limit)
+            (flag, replace(limit, budget=limit.taken(choice) - excess) if flag == SIZE else limit)
             for flag, limit in limits
         ]
     raise ComqError("the file stays larger than asked for", where=SIZE, fix="ask for a larger one")

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from comq_onnx.allocate.muted import muted
 from comq_onnx.errors import ComqError
+from comq_onnx.muted import OUTPUT, muted
 
 TIGHTER = 1e-6
 """Part of a budget that is taken off where a solution exceeds it by the solver's tolerance"""
@@ -118,7 +118,7 @@ def _program(
         constraints.append(LinearConstraint(csr_matrix(sizes / unit), -np.inf, budget / unit))
     constraints += [LinearConstraint(csr_matrix(row * 1.0), -np.inf, float(most)) for row, most in cuts]
     top = float(flat.max())
-    with muted():
+    with muted(OUTPUT):
         found = milp(
             flat * (LARGEST_COST / top) if top > 0 else flat,
             constraints=constraints,

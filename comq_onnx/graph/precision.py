@@ -12,7 +12,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto
 
 from comq_onnx.graph.cut import reads_of
-from comq_onnx.graph.opset import without_weights
+from comq_onnx.graph.inferred import inferred
 from comq_onnx.graph.tensors import Stored
 
 LIMIT = 3e4
@@ -107,9 +107,7 @@ def facts_of(proto: onnx.ModelProto, extremes: Mapping[str, float]) -> Facts:
 
 def element_types(proto: onnx.ModelProto) -> dict[str, int]:
     """`TensorProto` element type by name of the tensors of the main graph, where it can be known."""
-    skeleton = without_weights(proto)
-    skeleton.graph.value_info.extend(proto.graph.value_info)
-    graph = onnx.shape_inference.infer_shapes(skeleton).graph
+    graph = inferred(proto).graph
     infos = (*graph.input, *graph.output, *graph.value_info)
     types = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
     return types | {tensor.name: tensor.data_type for tensor in proto.graph.initializer}

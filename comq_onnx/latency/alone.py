@@ -9,7 +9,7 @@ import onnx
 from onnx import NodeProto, OperatorSetIdProto, TensorProto, helper, numpy_helper
 
 from comq_onnx.graph.cut import reads_of
-from comq_onnx.graph.opset import without_weights
+from comq_onnx.graph.inferred import inferred
 from comq_onnx.graph.tensors import FLOAT_DTYPES
 from comq_onnx.records import Layer
 from comq_onnx.run.data import Batch
@@ -77,9 +77,7 @@ def cut_out(model: onnx.ModelProto, layers: Sequence[Layer]) -> Iterator[Alone]:
 
 def declared_dims(model: onnx.ModelProto) -> dict[str, Dims]:
     """Shapes of the tensors of the main graph that ONNX shape inference reaches."""
-    skeleton = without_weights(model)
-    skeleton.graph.value_info.extend(model.graph.value_info)
-    graph = onnx.shape_inference.infer_shapes(skeleton).graph
+    graph = inferred(model).graph
     return {
         info.name: tuple(
             dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim

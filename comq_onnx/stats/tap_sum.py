@@ -116,7 +116,8 @@ class ShardSum:
             gap = self._kept(taken.gap, part, mask)
             beside = outputs_of(tap, gap, self._sampling, first, self._xp)
         for rows, there, gap in zip(found, wanted, beside, strict=False):
-            gaps = there - rows
+            with np.errstate(invalid="ignore", over="ignore"):
+                gaps = there - rows
             # Not finite where one of the two is not. Only the positions that are summed are looked at.
             check_finite(name, gaps, place, self._xp, paired=True)
             gram.add(rows)

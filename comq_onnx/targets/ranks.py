@@ -2,17 +2,14 @@
 
 import onnx
 
+from comq_onnx.graph.inferred import inferred
 from comq_onnx.graph.io import Model, to_proto
-from comq_onnx.graph.opset import without_weights
 
 
 def tensor_ranks(model: Model) -> dict[str, int]:
     """Rank by name of every tensor that ONNX shape inference reaches; the others are absent."""
-    proto = to_proto(model)
-    skeleton = without_weights(proto)
-    skeleton.graph.value_info.extend(proto.graph.value_info)
-    inferred = onnx.shape_inference.infer_shapes(skeleton)
-    return {name: rank for graph in graphs_of(inferred.graph) for name, rank in _ranks(graph)}
+    graphs = graphs_of(inferred(to_proto(model)).graph)
+    return {name: rank for graph in graphs for name, rank in _ranks(graph)}
 
 
 def graphs_of(graph: onnx.GraphProto) -> list[onnx.GraphProto]:

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.external import is_external, read_external
+from comq_onnx.graph.inferred import followed
 from comq_onnx.graph.inline import inline_functions
 from comq_onnx.graph.opset import without_weights
 from comq_onnx.graph.scopes import Scope, scopes
@@ -173,13 +174,9 @@ class View:
             nodes = scope.graph.node
             for place in [i for i, node in enumerate(nodes) if not self.is_whole(node)][::-1]:
                 del nodes[place]  # the ONNX library reads inputs that are not there
-        try:
-            inferred = onnx.shape_inference.infer_shapes(skeleton)
-        except (onnx.shape_inference.InferenceError, ValueError):
-            inferred = skeleton  # not a model that ONNX can follow: what the file says itself must do
         return {
             info.name: info.type.tensor_type
-            for scope in scopes(inferred.graph)
+            for scope in scopes(followed(skeleton).graph)
             for info in (*scope.graph.input, *scope.graph.output, *scope.graph.value_info)
         }
 

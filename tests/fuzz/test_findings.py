@@ -12,11 +12,13 @@ from graphs import model, weight
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from comq_onnx import quantize
+from comq_onnx.activations import in_half
 from comq_onnx.cli import main
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import load
 from comq_onnx.graph.shapes import known_shapes
 from comq_onnx.graph.tensors import float_tensor, values_of
+from comq_onnx.records import ActivationKind, ValueGrid
 
 LINEAR = "g (float[B,16] x) => (float[B,8] y) { h = Relu(x) y = MatMul(h, w) }"
 NORMED = """g (float[B,3,8,8] x) => (float[B,4,6,6] y) {
@@ -381,3 +383,18 @@ def test_a_constant_without_its_value_is_left_to_the_runtime(tmp_path: Path) -> 
 
 def test_a_normalization_behind_a_weight_without_elements(tmp_path: Path) -> None:
     refused(conv(w=np.zeros((0, 3, 3, 3), np.float32)), tmp_path)
+
+
+def test_a_weight_of_infinity_behind_a_quantized_layer(tmp_path: Path) -> None:
+    """What is infinite in both networks has no difference; the sentence comes without a warning."""
+    text = "g (float[B,16] x) => (float[B,8] y) { h = MatMul(x, first) y = MatMul(h, w) }"
+    first = weight(16, 16)
+    first[0, 0] = np.inf
+    made = model(text, opset=21, ir_version=10, first=first, w=weight(16, 8))
+    refused(made, tmp_path, inputs="quantized", weights="int2")
+
+
+@pytest.mark.parametrize(("scale", "held"), [(1e30, 1e30), (0.1, float(np.float16(0.1)))])
+def test_a_scale_that_float16_cannot_hold(scale: float, held: float) -> None:
+    grid = ValueGrid(scale, 0, ActivationKind(signed=True, symmetric=True))
+    assert in_half(grid).scale == held

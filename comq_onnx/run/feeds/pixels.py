@@ -6,12 +6,14 @@ crop is rounded half to even. Padding is that of Ultralytics' LetterBox: an odd 
 
 import struct
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from comq_onnx.errors import ComqError
+from comq_onnx.muted import ERRORS, muted
 from comq_onnx.preprocess import MOST_PIXELS
 from comq_onnx.run.feeds.picture_plan import PicturePlan
 
@@ -47,7 +49,7 @@ def read_picture(path: Path, plan: PicturePlan) -> np.ndarray:
             # Of a picture beyond the bound Pillow warns, and of twice that it refuses.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(path) as opened, _quietly(opened):
                 picture = ImageOps.exif_transpose(opened)
                 picture = _eight_bit(picture, path).convert(MODES[plan.colour])
                 picture = _resized(picture, plan, path)
@@ -67,6 +69,11 @@ def read_picture(path: Path, plan: PicturePlan) -> np.ndarray:
     if plan.colour in ("bgr", "bgra"):
         pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1))
+
+
+def _quietly(opened: Any) -> AbstractContextManager[None]:
+    """libtiff prints what is wrong with a file, besides telling Pillow."""
+    return muted(ERRORS) if opened.format == "TIFF" else nullcontext()
 
 
 def fed(pixels: np.ndarray, plan: PicturePlan) -> np.ndarray:

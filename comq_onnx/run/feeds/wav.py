@@ -29,6 +29,8 @@ def read_wav(path: Path) -> Sound:
         data = path.read_bytes()
         kind, channels, rate, bits, body = _chunks(data)
         values = _values(body, kind, bits)
+        if not np.isfinite(values).all():
+            raise ValueError("it holds NaN or infinities")
         frames = values[: len(values) // channels * channels].reshape(-1, channels)
         return Sound(frames.mean(axis=1, dtype=np.float32), rate)
     except (OSError, ValueError, struct.error, ZeroDivisionError) as error:
@@ -68,9 +70,7 @@ def _values(body: bytes, kind: int, bits: int) -> np.ndarray:
     width = bits // 8
     whole = body[: len(body) // width * width] if width else b""
     if kind == FLOAT and bits in (32, 64):
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # what is too large becomes Inf, which is refused where it is fed
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes Inf, which is refused
             return np.frombuffer(whole, f"<f{width}").astype(np.float32)
     if kind != PCM or bits not in (8, 16, 24, 32):
         raise ValueError(f"format {kind} of {bits} bits is not read")

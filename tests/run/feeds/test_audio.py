@@ -71,6 +71,14 @@ def test_what_scipy_writes_is_what_scipy_reads(dtype, tmp_path):
     assert np.allclose(read_wav(tmp_path / "a.wav").samples, values.mean(axis=1), atol=1e-7)
 
 
+@pytest.mark.parametrize("pair", [(np.inf, -np.inf), (np.nan, 0.0), (3e38, 1e300)])
+def test_sounds_that_are_not_finite_are_refused(pair, tmp_path):
+    """Without a warning of the mean of two channels, and of floats that are too large for float32."""
+    wavfile.write(tmp_path / "a.wav", RATE, np.array([pair, (0.0, 0.0)]))
+    with pytest.raises(ComqError, match="NaN or infinities"):
+        read_wav(tmp_path / "a.wav")
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Sounds of 10, 3 and 0.5 windows of 100 samples."""
