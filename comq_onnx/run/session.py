@@ -1,4 +1,4 @@
-"""The only place that knows onnxruntime: sessions with pinned options and errors in one sentence.
+"""The one place, with `device`, that knows onnxruntime: sessions with pinned options, errors in one sentence.
 
 Two options decide what a measurement means, and both differ from the runtime's defaults:
 
@@ -13,8 +13,6 @@ the runtime itself would go on with the CPU and say nothing.
 """
 
 import contextlib
-import io as text
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from comq_onnx.graph import io
 from comq_onnx.graph.external import is_external, tensors_of
 from comq_onnx.graph.spill import bytes_to_write
 from comq_onnx.graph.tensors import stored_bytes
+from comq_onnx.run.device import CUDA, SILENT, parsed, preloaded, providers
 from comq_onnx.run.mapped import filled, mapped_values
 from comq_onnx.run.plain import plain_array
 from comq_onnx.run.reason import is_exhausted, reason
@@ -43,17 +42,7 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 IN_MEMORY_LIMIT = 1 << 30
 """Bytes of tensors above which a proto is opened from a temporary file (protobuf stops at 2 GB)."""
-SILENT = 4
-CUDA = "CUDAExecutionProvider"
 BIAS_OPTIMIZER = "WeightBiasQuantization"
-CUDA_OPTIONS = {
-    # A product of float32 keeps its 24 bits instead of TF32's 11.
-    "use_tf32": "0",
-    # Chosen by rule, not by a race of the candidates: the same bits on every run.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    # Grows by what is needed, not in powers of two: the rest of the memory is the solver's.
-    "arena_extend_strategy": "kSameAsRequested",
-}
 # Every supported onnxruntime reads IR 10; newer headers are lowered to what their opset needs.
 READABLE_IR = 10
 
@@ -130,7 +119,7 @@ class Session:
     ) -> None:
         self._session, self._where = session, where
         self._mapped = mapped  # the runtime reads them where they are
-        self._device = _parsed(device)
+        self._device = parsed(device)
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
 
@@ -245,16 +234,16 @@ def _load(
     where: str,
     mapped: Mapping[str, np.ndarray] | None = None,
 ) -> Session:
-    kind, _ = _parsed(options.device)
-    missing = _preloaded(options.device) if kind == "cuda" else ""
-    providers = _providers(options.device)
+    kind, _ = parsed(options.device)
+    missing = preloaded(options.device) if kind == "cuda" else ""
+    chosen = providers(options.device)
     ort_options = _ort_options(options)
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in (mapped or {}).items()}
     if values:
         ort_options.add_external_initializers(list(values), list(values.values()))
     try:
         session = onnxruntime.InferenceSession(
-            model, ort_options, providers=providers, disabled_optimizers=_left_out(options)
+            model, ort_options, providers=chosen, disabled_optimizers=_left_out(options)
         )
     except (*RUNTIME_ERRORS, MemoryError) as error:
         if is_exhausted(error):
@@ -270,39 +259,6 @@ def _load(
             fix='update the driver, pip install "onnxruntime-gpu[cuda,cudnn]", or choose the device cpu',
         )
     return Session(session, where, options.device, tuple(values.values()))
-
-
-def _parsed(device: str) -> tuple[str, int]:
-    """Kind and number of a device: ``("cuda", 1)`` for ``cuda:1``."""
-    found = re.fullmatch(r"(cpu)|(cuda)(?::(\d+))?", device)
-    if found is None:
-        raise ComqError("there is no such device", where=device, fix="write cpu, cuda or cuda:1")
-    return found[1] or found[2], int(found[3] or 0)
-
-
-def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
-    """What computes, with pinned options; the CPU takes what a GPU has no kernel for."""
-    kind, index = _parsed(device)
-    if kind == "cpu":
-        return ["CPUExecutionProvider"]
-    return [(CUDA, {"device_id": str(index), **CUDA_OPTIONS}), "CPUExecutionProvider"]
-
-
-def _preloaded(device: str) -> str:
-    """Load the libraries that come as packages; what could not be loaded, as the runtime says it."""
-    if CUDA not in onnxruntime.get_available_providers():
-        raise ComqError(
-            "this onnxruntime is built for the CPU alone",
-            where=device,
-            fix="uninstall onnxruntime and install onnxruntime-gpu, or choose the device cpu",
-        )
-    onnxruntime.set_default_logger_severity(SILENT)
-    # It reports on the standard output, which belongs to results.
-    said = text.StringIO()
-    with contextlib.redirect_stdout(said):
-        onnxruntime.preload_dlls()
-    lines = said.getvalue().strip().splitlines()
-    return lines[0].rstrip(". ") if lines else ""
 
 
 def _run_options() -> onnxruntime.RunOptions:

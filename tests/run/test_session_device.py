@@ -6,8 +6,8 @@ import onnxruntime
 import pytest
 
 from comq_onnx.errors import ComqError
-from comq_onnx.run import session as sessions
-from comq_onnx.run.session import CUDA, DeviceTensor, SessionOptions, open_session
+from comq_onnx.run.device import CUDA, parsed, providers
+from comq_onnx.run.session import DeviceTensor, SessionOptions, open_session
 
 ADD = """<ir_version: 8, opset_import: ["": 17]>
 adder (float[N, 3] x, float[3] b) => (float[N, 3] y, float[N, 3] z) { y = Add(x, b) z = Sub(x, b) }"""
@@ -59,12 +59,12 @@ def test_an_unknown_device_is_said(device: str) -> None:
 
 
 def test_options_of_the_gpu_are_pinned() -> None:
-    (name, options), rest = sessions._providers("cuda:2")
+    (name, options), rest = providers("cuda:2")
     assert (name, rest) == (CUDA, "CPUExecutionProvider")
     assert options["device_id"] == "2"
     assert options["use_tf32"] == "0"
-    assert sessions._providers("cpu") == ["CPUExecutionProvider"]
-    assert sessions._parsed("cuda") == ("cuda", 0)
+    assert providers("cpu") == ["CPUExecutionProvider"]
+    assert parsed("cuda") == ("cuda", 0)
 
 
 def test_bound_outputs_are_those_of_a_plain_run() -> None:
