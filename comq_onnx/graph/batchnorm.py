@@ -51,8 +51,9 @@ def _affine(norm: gs.Node) -> _Affine | None:
     scale, offset, mean, var = (values_of(tensor).astype(np.float64) for tensor in norm.inputs[1:5])
     if len({values.shape for values in (scale, offset, mean, var)}) > 1:
         return None  # no runtime would run it
-    factor = scale / np.sqrt(var + attribute(norm, "epsilon", 1e-5))
-    return _Affine(factor, offset - factor * mean)
+    with np.errstate(all="ignore"):  # what is not finite is folded into nothing
+        factor = scale / np.sqrt(var + attribute(norm, "epsilon", 1e-5))
+        return _Affine(factor, offset - factor * mean)
 
 
 def _accepts(node: gs.Node, graph: gs.Graph, affine: _Affine) -> bool:
@@ -79,12 +80,14 @@ def _accepts(node: gs.Node, graph: gs.Graph, affine: _Affine) -> bool:
         fits = False
     if not fits:
         return False  # no runtime would run it
-    shift = affine.shift + affine.factor * bias.reshape(-1)
+    with np.errstate(all="ignore"):
+        shift = affine.shift + affine.factor * bias.reshape(-1)
     if not (np.isfinite(affine.factor).all() and np.isfinite(shift).all()):
         return False
     if dtype_of(weight).name != "float16":
         return True
-    scaled = values_of(weight).astype(np.float64) * _per_output(affine.factor, node)
+    with np.errstate(all="ignore"):
+        scaled = values_of(weight).astype(np.float64) * _per_output(affine.factor, node)
     return max(np.abs(shift).max(), np.abs(scaled).max(initial=0.0)) <= np.finfo(np.float16).max
 
 
@@ -96,7 +99,8 @@ def _fold(node: gs.Node, norm: gs.Node, graph: gs.Graph, affine: _Affine, taken:
 
     def compute() -> np.ndarray:
         array = held if isinstance(held, np.ndarray) else held.load()
-        return (array.astype(np.float64) * factor).astype(dtype)
+        with np.errstate(all="ignore"):  # weights that are not finite are refused where they are met
+            return (array.astype(np.float64) * factor).astype(dtype)
 
     name = weight.name if len(weight.outputs) == 1 else free_name(weight.name, taken)
     node.inputs[1] = gs.Constant(name, Derived(shape, dtype, compute))

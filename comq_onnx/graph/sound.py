@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, checker, defs
 
 from comq_onnx.errors import ComqError
+from comq_onnx.graph.endless import check_loops
 from comq_onnx.graph.external import is_external
 from comq_onnx.graph.inline import first_line
 from comq_onnx.graph.tensors import numpy_dtype, stored_bytes
@@ -57,6 +58,7 @@ def check_sound(proto: ModelProto) -> None:
     context.opset_imports = versions | {"": versions.get("", versions.get("ai.onnx", 1))}
     for node in _nodes(proto.graph):
         _check_node(node, context)
+    check_loops(proto.graph)
 
 
 def check_names(message: Message) -> None:

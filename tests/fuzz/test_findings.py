@@ -398,3 +398,59 @@ def test_a_weight_of_infinity_behind_a_quantized_layer(tmp_path: Path) -> None:
 def test_a_scale_that_float16_cannot_hold(scale: float, held: float) -> None:
     grid = ValueGrid(scale, 0, ActivationKind(signed=True, symmetric=True))
     assert in_half(grid).scale == held
+
+
+LOOPED = """g (float[2,6] x{input}) => (float[2,4] y) {{
+  h = Loop ({count}, {go}, x) <body = b (int64 i, bool c, float[2,6] s) => (bool on, float[2,6] n)
+    {{ on = {on} n = Relu(s) }}>
+  y = MatMul(h, w) }}"""
+
+
+def looped(count: str, go: str, on: str, given: str = "") -> ModelProto:
+    numbers = {
+        "many": np.array(1 << 34),
+        "few": np.array(3),
+        "true": np.array(True),
+        "false": np.array(False),
+    }
+    text = LOOPED.format(count=count, go=go, on=on, input=given)
+    return model(text, opset=21, ir_version=10, w=weight(6, 4), **numbers)
+
+
+@pytest.mark.parametrize(
+    ("count", "go", "on", "said"),
+    [
+        ("many", "true", "Identity(c)", "it would run 17,179,869,184 times"),
+        ("many", "", "Identity(c)", "it would run 17,179,869,184 times"),
+        ("many", "true", "Identity(true)", "it would run 17,179,869,184 times"),
+        ("", "true", "Identity(c)", "it would run for ever"),
+    ],
+)
+def test_a_loop_that_nothing_ends(count: str, go: str, on: str, said: str, tmp_path: Path) -> None:
+    assert said in refused(looped(count, go, on), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("count", "go", "on", "given"),
+    [
+        ("few", "true", "Identity(c)", ""),
+        ("many", "false", "Identity(c)", ""),
+        ("many", "true", "Identity(false)", ""),
+        ("many", "true", "Not(c)", ""),
+        ("", "true", "Less(i, few)", ""),
+        ("many", "start", "Identity(c)", ", bool start"),
+    ],
+)
+def test_a_loop_that_ends_or_may_end_is_read(count: str, go: str, on: str, given: str) -> None:
+    load(looped(count, go, on, given))
+
+
+def test_a_normalization_behind_an_infinite_bias(tmp_path: Path) -> None:
+    """It is folded into nothing, without a warning of infinities that cancel."""
+    made = conv()
+    made.graph.node[0].input.append("b")
+    made.graph.initializer.append(numpy_helper.from_array(np.array([np.inf, -np.inf, 0, 1], np.float32), "b"))
+    made.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array([np.inf, 1, 1, 1], np.float32), "s"))
+    report = quantize(made, tmp_path / "out.onnx", target="ort", effort="fast")
+    assert [node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node][-1] == "BatchNormalization"
+    assert not report.kept
