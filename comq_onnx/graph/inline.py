@@ -28,7 +28,7 @@ def inline_functions(proto: ModelProto) -> ModelProto:
     stand_ins = _declare(bare, proto.graph)
     try:
         inlined = inliner.inline_local_functions(bare, convert_version=True)
-    except (RuntimeError, onnx.checker.ValidationError) as error:
+    except (RuntimeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         names = ", ".join(sorted({function.name for function in proto.functions})[:3])
         raise ComqError(
             f"its model-local functions ({names}) cannot be inlined: {first_line(error)}",
