@@ -35,8 +35,9 @@ def watched(graph: GraphProto) -> list[Watched]:
     found = []
     for output in graph.output:
         maker = makers.get(output.name)
-        if maker is not None and maker.op_type in SOFTMAX and maker.input[0] in makers:
-            found.append(Watched(maker.input[0], True))
+        softmax = maker if maker is not None and maker.op_type in SOFTMAX and not maker.domain else None
+        if softmax is not None and softmax.input[0] in makers:
+            found.append(Watched(softmax.input[0], True))
             continue
         behind = maker
         while behind is not None and behind.op_type in PASSING:

@@ -71,7 +71,9 @@ def holds_half(proto: onnx.ModelProto) -> bool:
     if HALF in casts:
         return True
     halves = {tensor.name for tensor in proto.graph.initializer if tensor.data_type == HALF}
-    looked_up = {n.output[0] for n in nodes if n.op_type == "Gather" and n.input[0] in halves}
+    looked_up = {
+        n.output[0] for n in nodes if n.op_type == "Gather" and not n.domain and n.input[0] in halves
+    }
     ends = {value.name for value in proto.graph.output} & (halves | looked_up)
     computing = (
         name

@@ -5,6 +5,7 @@ from typing import cast
 import onnx_graphsurgeon as gs
 
 from comq_onnx.graph.io import Model
+from comq_onnx.graph.slots import is_standard
 from comq_onnx.graph.tensors import shape_of
 
 PASSED_THROUGH = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
@@ -14,7 +15,7 @@ def vocabulary(model: Model) -> dict[str, int]:
     """Entries of the smallest constant table that a graph input looks up, by name of the input."""
     sizes: dict[str, int] = {}
     for node in model.graph.nodes:
-        if node.op != "Gather" or not isinstance(node.inputs[0], gs.Constant):
+        if not is_standard(node, "Gather") or not isinstance(node.inputs[0], gs.Constant):
             continue
         name = _source(cast(gs.Variable, node.inputs[1]))
         if name in {cast(gs.Variable, tensor).name for tensor in model.graph.inputs}:
@@ -26,6 +27,6 @@ def vocabulary(model: Model) -> dict[str, int]:
 
 def _source(tensor: gs.Variable) -> str:
     """Name of the tensor that `tensor` is a view of."""
-    while tensor.inputs and tensor.inputs[0].op in PASSED_THROUGH:
+    while tensor.inputs and is_standard(tensor.inputs[0], *PASSED_THROUGH):
         tensor = tensor.inputs[0].inputs[0]
     return tensor.name

@@ -18,6 +18,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import load
 from comq_onnx.graph.shapes import known_shapes
 from comq_onnx.graph.tensors import float_tensor, values_of
+from comq_onnx.graph.vocabulary import vocabulary
 from comq_onnx.records import ActivationKind, ValueGrid
 
 LINEAR = "g (float[B,16] x) => (float[B,8] y) { h = Relu(x) y = MatMul(h, w) }"
@@ -464,3 +465,11 @@ def test_a_function_of_an_older_opset_beside_an_operator_of_nobody(tmp_path: Pat
     made.functions.append(helper.make_function("local", "f", ["a"], ["b"], nodes, imports))
     made.opset_import.append(helper.make_opsetid("local", 1))
     assert "cannot be inlined" in refused(made, tmp_path)
+
+
+def test_an_operator_of_a_runtime_that_has_the_name_of_onnx_s(tmp_path: Path) -> None:
+    text = "g (float[2,16] x) => (float[2,8] y, float z) { z = com.microsoft.Gather() y = MatMul(x, w) }"
+    made = model(text, opset=21, ir_version=10, w=weight(16, 8))
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert "does not load the model" in refused(made, tmp_path)
+    assert vocabulary(load(made)) == {}
