@@ -1,6 +1,8 @@
 """What all tests share: other runtimes run only where a test is marked for them; no test is a lottery."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,14 @@ def onnxruntime_alone(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     """A process for OpenVINO after each quantized model is time for tests that are not about it."""
     if not any(request.node.get_closest_marker(name) for name in ("openvino", "node", "tensorrt")):
         monkeypatch.setattr("comq_onnx.evaluate.verify.RUNTIMES", {})
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As at a terminal, for this process and its children: shells have background jobs ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

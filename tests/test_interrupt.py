@@ -6,7 +6,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,7 @@ from comq_onnx.backends.engine import Engine, cpu_engine
 from comq_onnx.cli import main
 from comq_onnx.interrupt import held_back, temporary_files_together, temporary_folder, terminable
 
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """As at a terminal: shells have their background jobs ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

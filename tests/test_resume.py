@@ -233,6 +233,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_the_folder_of_layers_and_nothing_else(
     net: onnx.ModelProto, data: dict[str, np.ndarray], tmp_path: Path, number: signal.Signals
