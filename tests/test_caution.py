@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from comq_onnx import caution, stakes
+from comq_onnx import budgeting, caution, stakes
 from comq_onnx.allocate.allocation import Candidate, Point
 from comq_onnx.allocate.knapsack import Limit
 from comq_onnx.caution import told, with_caution
+from comq_onnx.recipe import Recipe
 from comq_onnx.stakes import SIZE, Problem
 
 NARROW, SAME, WIDE = 2.0, 4.0, 8.0
@@ -84,3 +85,21 @@ def test_effects_that_are_told_have_no_caution_in_them(problem):
     assert careful.effect([1, 0, 1]) == pytest.approx(4.6)
     assert careful.cost([1, 0, 1]) == pytest.approx(1 + 4 * 1.6 + 2)
     assert np.concatenate(problem.costs) == pytest.approx(np.concatenate(problem.effects))
+
+
+def test_a_file_that_is_a_little_too_large_is_chosen_again_below_what_it_takes(problem, monkeypatch):
+    """The best choice takes 20 of 23; its file has a byte too many, so what takes 19 or less is next."""
+    asked = replace(
+        problem, opened=SimpleNamespace(calibration=SimpleNamespace(synthetic=False)), recipe=Recipe()
+    )
+    sizes = []
+    monkeypatch.setattr(budgeting, "check_anything", lambda problem, choice: None)
+    monkeypatch.setattr(budgeting, "plan", lambda model, recipe, real: recipe)
+    monkeypatch.setattr(budgeting, "bytes_of", lambda plan, recipe: sizes.append(recipe.rules) or len(sizes))
+    monkeypatch.setattr(budgeting, "excess_of", lambda problem, size: 1.0 if size == 1 else 0.0)
+    monkeypatch.setattr(Problem, "rules", lambda self, choice: tuple(f"{at}=int8" for at in choice))
+    made = budgeting.fitted(asked, limits(asked, 23), "model.onnx")
+    taken = sum(asked.sizes[at][pick] for at, pick in enumerate(made.choice))
+    assert sizes[0] == ("2=int8", "1=int8", "2=int8")
+    assert taken <= 19
+    assert made.recipe.rules == sizes[1]
