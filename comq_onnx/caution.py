@@ -4,7 +4,7 @@ A price is measured with all else in floating point and on few samples. Where it
 with two bits it may err, and one such error costs more than many layers with eight bits bring in. So the
 choice is made several times, with the errors of codes narrower than the uniform ones held to cost a multiple
 of what prices say, and the networks that come of it are measured. The last of the multiples takes bits away
-only where the budget asks for it: what it chooses is the uniform network, or better than that.
+only where the budget asks for it: nothing, where the uniform network keeps the budget.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def with_caution(
     choices: dict[tuple[int, ...], float] = {}
     for caution in CAUTIONS:
         choices[tuple(within(replace(problem, caution=caution), limits))] = caution
-    if len(choices) == 1 or not bed.samples:
+    if len(choices) == 1:
         return problem, ()
     trials = tuple(
         Trial(caution, measured(problem, bed, "", problem.names(choice)).distortion)
