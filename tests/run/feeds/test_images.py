@@ -223,6 +223,21 @@ def test_any_damage_is_an_error_or_a_picture(photo, tmp_path):
                 opened(path)
 
 
+def test_what_libtiff_prints_of_a_broken_file_stays_off_the_terminal(photo, tmp_path, capfd):
+    path = tmp_path / "a.tif"
+    photo.save(path, compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    data[8:38] = b"\xff" * 30
+    path.write_bytes(data)
+    with contextlib.suppress(OSError), Image.open(path) as picture:
+        picture.load()
+    if not capfd.readouterr().err:
+        pytest.skip("this libtiff prints nothing, so there is nothing to keep off")
+    with pytest.raises(ComqError, match=r"a\.tif: the picture cannot be read"):
+        fed(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("factor", [0.9, 0.4])
 def test_a_picture_beyond_pillows_bound_is_refused(factor, folder, photo, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(photo.width * photo.height * factor))
