@@ -13,7 +13,7 @@ from comq_onnx.allocate.curves import Bench, Curve, curve
 from comq_onnx.allocate.distortion import Outputs, Watched, divergence, watched
 from comq_onnx.allocate.prices import SMALLEST, Effects, effect_at, effects_of, price_of
 from comq_onnx.allocate.storage import Storage
-from comq_onnx.backends.engine import cpu_engine, open_engine
+from comq_onnx.backends.engine import cpu_engine, on_threads, open_engine
 from comq_onnx.graph.io import load, to_proto
 from comq_onnx.graph.layout import to_rows, weight_values
 from comq_onnx.layerwise import scale_dtype
@@ -134,17 +134,22 @@ def price_layers(
     engine, priced = open_engine(recipe.device, recipe.threads), []
     told = partial(progress, "price")
     truths = [truth for _, truth in bed.samples][:: bed.every]
-    for number, layer in enumerate(layers):
-        told(number, len(layers))
+
+    def curve_of(layer: Layer) -> Curve:
         weight = to_rows(weight_values(model, layer), layer.layout).astype(np.float64)
-        listed = options[layer.name]
-        grids = {s.name: s.grid for s in listed if s.grid is not None}
+        grids = {s.name: s.grid for s in options[layer.name] if s.grid is not None}
         kind = scale_dtype(layer, recipe, float(np.abs(weight).max()))
         compensate = recipe.compensate and layer.op != "Gather"
         bench = Bench(weight, stats[layer.name], compensate, kind, engine)
-        found = curve(bench, grids, _anchors(listed))
+        return curve(bench, grids, _anchors(options[layer.name]))
+
+    # Curves are found while the network is run with the layers before: each alone leaves cores idle.
+    alone = recipe.device.startswith("cuda")
+    curves = map(curve_of, layers) if alone else on_threads(1, curve_of, layers)
+    for number, (layer, found) in enumerate(zip(layers, curves, strict=True)):
+        told(number, len(layers))
         effects = effects_of(onward, layer, found, truths, bed.what)
-        priced.append(_priced(layer, listed, found, effects))
+        priced.append(_priced(layer, options[layer.name], found, effects))
     told(len(layers), len(layers))
     return bed, priced
 

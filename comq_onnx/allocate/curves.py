@@ -6,8 +6,9 @@ nothing, 2-bit codes use them up, and new samples pay for it. Few grids are solv
 others on some of its output channels, where their losses are compared with those of the few.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,14 +20,17 @@ from comq_onnx.records import InputStats, Problem, Quality, Solution
 from comq_onnx.solve import comq
 from comq_onnx.solve.damping import chosen, unseen_error
 from comq_onnx.solve.effort import Settings
+from comq_onnx.solve.factor import Ordered, on_grid, ordered
 from comq_onnx.solve.layer import compensating, solve_layer, unposed
-from comq_onnx.solve.pose import pose
+from comq_onnx.solve.pose import Posed, pose
 
 HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=2)
 """One rounding with feedback and two sweeps; its losses rank grids as the full solve's do"""
 CHANNELS = 96
 """Output channels that losses are compared on, evenly spaced"""
 NOT_MEASURED = Quality(0.0, 0.0, 0.0)
+Trial = Callable[[Grid], tuple[float, Solution]]
+"""Loss and solution on a grid"""
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,37 @@ class Bench:
     engine: Engine
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What all grids of a layer share."""
+
+    weight: np.ndarray
+    """``(groups, rows, cols)``"""
+    seen: InputStats
+    """What is solved on"""
+    unseen: InputStats
+    """What judges"""
+    posed: Posed
+    """Of `seen`, on any grid"""
+    ordered: Ordered
+    signal: float
+    """``E||Wᵀx||^2`` on `unseen`"""
+
+
 def curve(bench: Bench, grids: Mapping[str, Grid], anchors: Sequence[str]) -> Curve:
     """The loss of a layer on each of `grids`; `anchors` names those that are solved on all of its channels.
 
     `bench.stats` has a half held out; without one, losses are those of the samples that were solved on. It
     is None for an embedding, which meets one-hot inputs.
     """
-    damping, part = damping_of(bench), some_channels(bench)
-    solved = {name: trial(bench, grids[name], damping) for name in anchors}
+    trials = _lookups(bench, grids) if bench.stats is None else _trials(bench, bench.stats, grids)
+    on_all, on_some = trials
+    solved = {name: on_all(grids[name]) for name in anchors}
     losses = {name: loss for name, (loss, _) in solved.items()}
     within = between(grids)
-    tried = dict(losses) if part is bench else {}
+    tried = dict(losses) if on_some is on_all else {}
     for name in sorted(grids.keys() - within.keys() - tried.keys()):
-        tried[name], _ = trial(part, grids[name], damping)
+        tried[name], _ = on_some(grids[name])
     for name in tried.keys() - losses.keys():
         near = min(anchors, key=lambda other: abs(grids[other].bits - grids[name].bits))
         losses[name] = losses[near] * (tried[name] / tried[near] if tried[near] > 0 else 1.0)
@@ -83,51 +105,90 @@ def between(grids: Mapping[str, Grid]) -> dict[str, tuple[str, str]]:
     return {name: pair for name, pair in found.items() if all(pair)}
 
 
-def some_channels(bench: Bench) -> Bench:
-    """The same with `CHANNELS` output channels, evenly spaced; itself where there are hardly more."""
-    groups, _, cols = bench.weight.shape
+def some_channels(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Groups and columns of about `CHANNELS` channels, evenly spaced; None where there are hardly more."""
+    groups, _, cols = weight.shape
     if groups * cols <= 2 * CHANNELS:
-        return bench
-    kept = np.linspace(0, groups - 1, min(groups, CHANNELS)).astype(int)
-    columns = np.linspace(0, cols - 1, min(cols, max(1, CHANNELS // groups))).astype(int)
-    stats = bench.stats if bench.stats is None else of_groups(bench.stats, kept)
-    return replace(bench, weight=bench.weight[kept][:, :, columns], stats=stats)
-
-
-def damping_of(bench: Bench) -> Array | None:
-    """How far the Gram of the samples that are solved on is trusted, by group; None for an embedding."""
-    if bench.stats is None:
         return None
-    seen, _ = parts_of(bench.stats)
-    one = Problem(bench.weight[:, :, :1], seen, Grid(4), bench.scale_dtype)
-    posed = pose(one, bench.compensate, bench.engine.backend.xp)
+    kept = np.linspace(0, groups - 1, min(groups, CHANNELS)).astype(int)
+    return kept, np.linspace(0, cols - 1, min(cols, max(1, CHANNELS // groups))).astype(int)
+
+
+def _trials(bench: Bench, stats: InputStats, grids: Mapping[str, Grid]) -> tuple[Trial, Trial]:
+    """Loss and solution on a grid: of the whole layer, and of some of its channels."""
     with single_threaded_blas():
-        return chosen(bench.stats, posed, bench.compensate, bench.engine)
+        whole = ground(bench, stats, next(iter(grids.values())))
+        some = some_channels(bench.weight)
+        part = whole if some is None else narrowed(whole, *some, bench.compensate)
+    on_all = partial(trial, bench, whole)
+    return on_all, on_all if part is whole else partial(trial, bench, part)
 
 
-def parts_of(stats: InputStats) -> tuple[InputStats, InputStats]:
-    """What is solved on, and what judges."""
-    return halves(stats) if stats.half is not None else (stats, stats)
+def ground(bench: Bench, stats: InputStats, grid: Grid) -> Ground:
+    """The layer's Gram, damped and factored; `grid` has a scale for each channel or block."""
+    seen, unseen = halves(stats) if stats.half is not None else (stats, stats)
+    posed = pose(
+        Problem(bench.weight, seen, grid, bench.scale_dtype), bench.compensate, bench.engine.backend.xp
+    )
+    damping = chosen(stats, posed, bench.compensate, bench.engine)
+    problem = ordered(posed, damping, bench.engine.backend)
+    signal = lost_on(unseen, bench.weight, seen, bench.compensate)
+    return Ground(bench.weight, seen, unseen, posed, problem, signal)
 
 
-def trial(bench: Bench, grid: Grid, damping: Array | None) -> tuple[float, Solution]:
-    """Loss and solution on `grid`; `damping` may be that of a layer with more groups."""
-    weight, engine, compensate = bench.weight, bench.engine, bench.compensate
-    if bench.stats is None or damping is None:
-        return _lookup(bench, grid)
-    seen, unseen = parts_of(bench.stats)
+def narrowed(whole: Ground, groups: np.ndarray, cols: np.ndarray, compensate: bool) -> Ground:
+    """Some groups and columns of a layer. Columns never interact, and groups neither."""
+    weight = np.ascontiguousarray(whole.weight[groups][:, :, cols])
+    seen, unseen = of_groups(whole.seen, groups), of_groups(whole.unseen, groups)
+    posed, problem = whole.posed, whole.ordered
+    if len(groups) < len(whole.weight):
+        some = posed.xp.asarray(groups)
+        posed, problem = of_some(posed, some), problem.part(some)
+    cols = posed.xp.asarray(cols)
+    narrow = posed.xp.ascontiguousarray(posed.weight[:, cols])
+    posed = replace(posed, weight=narrow, exponent=posed.exponent[:, cols])
+    return Ground(weight, seen, unseen, posed, problem, lost_on(unseen, weight, seen, compensate))
+
+
+def of_some(posed: Posed, groups: Array) -> Posed:
+    """Some groups of a posed layer."""
+    return replace(
+        posed,
+        weight=posed.weight[groups],
+        exponent=posed.exponent[groups],
+        gram=posed.gram[groups],
+        level=posed.level[groups],
+        live=posed.live[groups],
+    )
+
+
+def lost_on(unseen: InputStats, error: np.ndarray, seen: InputStats, compensate: bool) -> float:
+    """``E||errorᵀx||^2`` on `unseen`, with the bias that is best on `seen` taken out."""
+    return float(unseen_error(error.swapaxes(1, 2), seen, unseen, compensate).sum())
+
+
+def trial(bench: Bench, on: Ground, grid: Grid) -> tuple[float, Solution]:
+    """Loss and solution of `on` on `grid`."""
+    engine, compensate = bench.engine, bench.compensate
+    posed = replace(on.posed, grid=grid)
     with single_threaded_blas():
-        posed = pose(Problem(weight, seen, grid, bench.scale_dtype), compensate, engine.backend.xp)
-        answer, _, note = comq.solve(posed, damping[: len(weight)], engine, HURRIED)
+        answer, _, note = comq.solve_ordered(posed, on_grid(on.ordered, posed), engine, HURRIED)
         codes, scale, zero = unposed(posed, answer)
-        error = weight - dequantize(codes, scale, zero, grid)
-        bias = compensating(seen, weight, error) if compensate else None
-        total, lost = (
-            float(unseen_error(each.swapaxes(1, 2), seen, unseen, compensate).sum())
-            for each in (weight, error)
-        )
+        error = on.weight - dequantize(codes, scale, zero, grid)
+        bias = compensating(on.seen, on.weight, error) if compensate else None
+        lost = lost_on(on.unseen, error, on.seen, compensate)
     solution = Solution(grid, codes, scale, zero, bias, NOT_MEASURED, note)
-    return max(lost, 0.0) / total if total > 0 else 0.0, solution
+    return max(lost, 0.0) / on.signal if on.signal > 0 else 0.0, solution
+
+
+def _lookups(bench: Bench, grids: Mapping[str, Grid]) -> tuple[Trial, Trial]:
+    """As `_trials`, of an embedding: its rows are read one by one, so that each counts the same."""
+    some = some_channels(bench.weight)
+    whole = partial(_lookup, bench)
+    if some is None:
+        return whole, whole
+    groups, cols = some
+    return whole, partial(_lookup, replace(bench, weight=bench.weight[groups][:, :, cols]))
 
 
 def _lookup(bench: Bench, grid: Grid) -> tuple[float, Solution]:

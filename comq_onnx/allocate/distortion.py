@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto
+from onnx import GraphProto, NodeProto
 
 SOFTMAX = ("Softmax", "LogSoftmax")
 PRODUCTS = ("Gemm", "MatMul")
 PASSING = ("Add", "Identity")
+SHAPING = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast")
+"""Operators that move values about; converted graphs have them behind their Softmax"""
 TINY = 1e-14
 SMALLEST = 1e-30
 Outputs = Mapping[str, np.ndarray]
@@ -26,7 +28,9 @@ class Watched:
     tensor: str
     """What is watched: the output itself, or the logits behind which a Softmax makes it"""
     classes: bool
-    """Whether its last axis holds logits of classes"""
+    """Whether an axis holds logits of classes"""
+    axis: int = -1
+    """Which one"""
 
 
 def watched(graph: GraphProto) -> list[Watched]:
@@ -34,16 +38,21 @@ def watched(graph: GraphProto) -> list[Watched]:
     makers = {name: node for node in graph.node for name in node.output}
     found = []
     for output in graph.output:
-        maker = makers.get(output.name)
-        softmax = maker if maker is not None and maker.op_type in SOFTMAX and not maker.domain else None
-        if softmax is not None and softmax.input[0] in makers:
-            found.append(Watched(softmax.input[0], True))
+        softmax = _behind(output.name, SHAPING, makers)
+        if softmax is not None and softmax.op_type in SOFTMAX and softmax.input[0] in makers:
+            axis = next((attribute.i for attribute in softmax.attribute if attribute.name == "axis"), -1)
+            found.append(Watched(softmax.input[0], True, axis))
             continue
-        behind = maker
-        while behind is not None and behind.op_type in PASSING:
-            behind = next((makers[name] for name in behind.input if name in makers), None)
-        found.append(Watched(output.name, behind is not None and behind.op_type in PRODUCTS))
+        maker = _behind(output.name, PASSING, makers)
+        found.append(Watched(output.name, maker is not None and maker.op_type in PRODUCTS))
     return list({one.tensor: one for one in found}.values())
+
+
+def _behind(name: str, passed: Sequence[str], makers: Mapping[str, NodeProto]) -> NodeProto | None:
+    """The node of ONNX's own that makes a tensor, behind any of `passed`."""
+    while (maker := makers.get(name)) is not None and maker.op_type in passed and not maker.domain:
+        name = next((read for read in maker.input if read in makers), "")
+    return maker if maker is not None and not maker.domain else None
 
 
 def noise(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
@@ -89,6 +98,8 @@ def _pair(truth: Outputs, found: Outputs, one: Watched) -> tuple[np.ndarray | No
     if a.dtype.kind != "f" or a.shape != b.shape or not a.size:
         return None, None
     a, b = np.atleast_1d(a.astype(np.float64)), np.atleast_1d(b.astype(np.float64))
+    if one.axis != -1:
+        a, b = np.moveaxis(a, one.axis, -1), np.moveaxis(b, one.axis, -1)
     if one.classes and a.shape[-1] > 1:
         a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     return a, b

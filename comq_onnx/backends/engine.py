@@ -37,15 +37,20 @@ class Engine:
         if self.threads == 1 or len(todo) < 2:
             yield from map(function, todo)
             return
-        pool, wait = ThreadPoolExecutor(self.threads), True
-        try:
-            yield from pool.map(function, todo)
-        except KeyboardInterrupt:
-            # Who interrupts does not want to wait for the layers that are being solved.
-            wait = False
-            raise
-        finally:
-            pool.shutdown(wait, cancel_futures=True)
+        yield from on_threads(self.threads, function, todo)
+
+
+def on_threads(threads: int, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`function` of every item, in order, on so many threads beside the one that takes the results."""
+    pool, wait = ThreadPoolExecutor(threads), True
+    try:
+        yield from pool.map(function, items)
+    except KeyboardInterrupt:
+        # Who interrupts does not want to wait for the layers that are being solved.
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait, cancel_futures=True)
 
 
 GPU_CELLS = 1 << 24

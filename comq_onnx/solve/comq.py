@@ -33,8 +33,15 @@ def solve(
     `damping` ``(G,)`` is added to the diagonal of each Gram, as a part of its mean live diagonal. `gram`
     takes the place of the posed one while the codes are searched: a better guess of the inputs' true Gram.
     """
+    problem = ordered(posed if gram is None else replace(posed, gram=gram), damping, engine.backend)
+    return solve_ordered(posed, problem, engine, settings)
+
+
+def solve_ordered(
+    posed: Posed, problem: Ordered, engine: Engine, settings: Settings
+) -> tuple[Rounded, tuple[Array, Array], str]:
+    """As `solve`, with the Gram already damped and factored: many grids of one layer share it."""
     backend = engine.backend
-    problem = ordered(posed if gram is None else replace(posed, gram=gram), damping, backend)
     picks = np.random.default_rng(0).random((settings.kicks, DEPTH))
 
     def piece(part: Posed, groups: slice) -> tuple[Array | None, ...]:

@@ -7,7 +7,7 @@ This is GPTQ (arXiv 2210.17323) without the inverse: its upper Cholesky factor o
 adding errors forward along the rows of that factor gives the same wishes (QuIP, arXiv 2307.13304, theorem 6).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,15 @@ class Ordered:
     natural: Array | None
     """`gram` in natural order, where a column has several scales: their refit needs it"""
     note: str
+    added: Array | None = None
+    """``(G, K)`` in natural order: what damping added to the diagonal"""
 
-    def part(self, groups: slice) -> "Ordered":
+    def part(self, groups: slice | np.ndarray) -> "Ordered":
         """Some groups, no columns: a piece brings its own weights."""
         natural = None if self.natural is None else self.natural[groups]
         gram, coupling_ = self.gram[groups], self.coupling[groups]
-        return Ordered(self.order[groups], gram, coupling_, self.block_of[groups], natural, self.note)
+        added = None if self.added is None else self.added[groups]
+        return Ordered(self.order[groups], gram, coupling_, self.block_of[groups], natural, self.note, added)
 
 
 def ordered(posed: Posed, damping: Array, backend: Backend) -> Ordered:
@@ -56,10 +59,17 @@ def ordered(posed: Posed, damping: Array, backend: Backend) -> Ordered:
     gram, coupling_, used = _factored(gram, live, xp.asarray(damping), backend)
     raised = used > xp.asarray(damping)
     note = f"the Gram is singular: damping raised to {float(used.max()):.1e}" if bool(raised.any()) else ""
-    block_of = xp.ascontiguousarray(xp.take_along_axis(posed.block_of, order, 1))
+    added = used[:, None] * posed.live
+    return on_grid(Ordered(order, gram, coupling_, order, None, note, added), posed)
+
+
+def on_grid(problem: Ordered, posed: Posed) -> Ordered:
+    """`problem`, which is of the same Gram, for the blocks of `posed`."""
+    xp = posed.xp
+    block_of = xp.ascontiguousarray(xp.take_along_axis(posed.block_of, problem.order, 1))
     several = posed.block < posed.weight.shape[2]
-    natural = add_diagonal(posed.gram, used[:, None] * posed.live, xp) if several else None
-    return Ordered(order, gram, coupling_, block_of, natural, note)
+    natural = add_diagonal(posed.gram, problem.added, xp) if several else None
+    return replace(problem, block_of=block_of, natural=natural)
 
 
 def falling(diagonal: Array, xp: Any) -> Array:

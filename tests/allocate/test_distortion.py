@@ -60,3 +60,31 @@ def test_logits_are_watched_behind_a_softmax() -> None:
       r = Relu(x)
     }""")
     assert watched(model.graph) == [Watched("l", True), Watched("r", False)]
+
+
+def test_logits_are_found_behind_what_reshapes_probabilities() -> None:
+    # What a Softmax of opset 11 over the last of three axes is converted to.
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,T,4] x, float[4,3] w) => (float[N,T,3] p) {
+      l = MatMul(x, w)
+      s = Shape(l)
+      f = Flatten<axis=2>(l)
+      q = Softmax(f)
+      p = Reshape(q, s)
+    }""")
+    assert watched(model.graph) == [Watched("f", True)]
+
+
+def test_classes_may_lie_along_another_axis() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,4,H,W] x, float[3,4,1,1] w) => (float[N,3,H,W] p) {
+      l = Conv(x, w)
+      p = Softmax<axis=1>(l)
+    }""")
+    (found,) = watched(model.graph)
+    assert found == Watched("l", True, 1)
+    rng = np.random.default_rng(2)
+    a, b = (rng.normal(size=(2, 3, 5, 4)) for _ in range(2))
+    last = {"c": a.transpose(0, 2, 3, 1)}, {"c": b.transpose(0, 2, 3, 1)}
+    assert divergence({"l": a}, {"l": b}, [found]) == pytest.approx(divergence(*last, [CLASSES]))
+    assert noise({"l": a}, {"l": b}, [found]) == pytest.approx(noise(*last, [CLASSES]))
