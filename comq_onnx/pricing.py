@@ -27,7 +27,7 @@ from comq_onnx.run.sides import sided
 from comq_onnx.run.switched import Switched
 from comq_onnx.run.widen import widen, widened
 
-SAMPLES = 8
+SAMPLES = 4
 """Batches that prices are measured on, evenly from the second half of the calibration data"""
 OF_NETWORKS = 16
 """Batches that whole networks are measured on, those of prices among them"""

@@ -95,14 +95,27 @@ def curve(bench: Bench, grids: Mapping[str, Grid], anchors: Sequence[str]) -> Cu
 
 
 def between(grids: Mapping[str, Grid]) -> dict[str, tuple[str, str]]:
-    """Grids whose losses are the geometric mean of two others', by name: 3 bits between 4 and 2."""
+    """Grids whose losses are the geometric mean of two others', by name, each after those it needs.
+
+    A middle size of block lies between the largest and the smallest, 3 bits between 4 and 2.
+    """
     named = {grid: name for name, grid in grids.items()}
-    found = {
-        name: (named.get(replace(grid, bits=4), ""), named.get(replace(grid, bits=2), ""))
-        for name, grid in grids.items()
-        if grid.bits == 3
-    }
-    return {name: pair for name, pair in found.items() if all(pair)}
+    found = {}
+    for bits in (4, 2):
+        listed = sorted((grid for grid in named if grid.bits == bits), key=_fineness)
+        if len(listed) == 3 and listed[-1].granularity == "block":
+            coarse, middle, fine = (named[grid] for grid in listed)
+            found[middle] = (coarse, fine)
+    for name, grid in grids.items():
+        pair = tuple(named.get(replace(grid, bits=bits), "") for bits in (4, 2))
+        if grid.bits == 3 and all(pair):
+            found[name] = pair
+    return found
+
+
+def _fineness(grid: Grid) -> float:
+    """Grids in this order have ever more scales."""
+    return -grid.block_size if grid.granularity == "block" else -np.inf
 
 
 def some_channels(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -75,6 +75,48 @@ def test_some_channels_tell_what_all_would(layer):
         assert wide.losses[name] == pytest.approx(narrow.losses[name], rel=0.35)
 
 
+def test_some_groups_tell_their_own_losses():
+    rng = np.random.default_rng(5)
+    x, weight = rng.normal(size=(400, 300, 9)), rng.normal(size=(300, 9, 1))
+    x *= np.geomspace(1, 30, 300)[:, None]  # a group that is taken for another would show
+    parts = [
+        InputStats(half.mean(axis=0), np.einsum("ngi,ngj->gij", half, half) / len(half), len(half))
+        for half in (x[:200], x[200:])
+    ]
+    every = Bench(weight, merged(*parts), True, "float32", cpu_engine())
+    found = curve(every, GRIDS, ["int4", "int2"]).losses
+    kept = np.linspace(0, 299, 96).astype(int)
+    own = InputStats(*(getattr(parts[0], name)[kept] for name in ("mean", "gram")), 200)
+    unseen = x[200:, kept]
+    signal = np.square(
+        np.einsum("ngi,gim->ngm", unseen, weight[kept]) - np.einsum("gi,gim->gm", own.mean, weight[kept])
+    )
+    told = {}
+    for name in ("int8", "int4"):
+        full = solve_layer(Problem(weight[kept], own, GRIDS[name]), "comq", True, "fast")
+        error = np.einsum(
+            "ngi,gim->ngm", unseen, dequantize(full.codes, full.scale, None, full.grid) - weight[kept]
+        )
+        told[name] = np.square(error + full.bias).sum() / signal.sum()
+    assert found["int8"] / found["int4"] == pytest.approx(told["int8"] / told["int4"], rel=0.15)
+
+
 def test_three_bits_lie_between_four_and_two_of_the_same_blocks():
     assert between(GRIDS) == {"int3": ("int4", "int2")}
     assert between({"int3": Grid(3), "int4": Grid(4, granularity="tensor"), "int2": Grid(2)}) == {}
+
+
+def test_blocks_of_a_middle_size_lie_between_the_others():
+    rows, x = 256, np.random.default_rng(6).normal(size=(1200, 256))
+    weight = np.random.default_rng(7).standard_t(5, size=(1, rows, 150))
+    many = Bench(weight, merged(stats_of(x[:600]), stats_of(x[600:])), True, "float32", cpu_engine())
+    blocks = {
+        f"int{bits} b{size}": Grid(bits, True, "block", size) for bits in (4, 3, 2) for size in (128, 64, 32)
+    }
+    assert between(blocks) == {
+        **{f"int{bits} b64": (f"int{bits} b128", f"int{bits} b32") for bits in (4, 2)},
+        **{f"int3 b{size}": (f"int4 b{size}", f"int2 b{size}") for size in (128, 64, 32)},
+    }
+    found = curve(many, blocks, ["int4 b128", "int2 b128"]).losses
+    alone = curve(many, {"int4 b64": blocks["int4 b64"]}, ["int4 b64"]).losses
+    assert found["int4 b64"] == pytest.approx(alone["int4 b64"], rel=0.1)
