@@ -1,4 +1,6 @@
-"""Which blocks of rows may share a scale: powers of two that divide the rows, as every runtime asks."""
+"""Which blocks of rows may share a scale: powers of two that divide the rows, as fused products ask; any
+that divide them, where a weight is floats once the file is loaded.
+"""
 
 from dataclasses import replace
 
@@ -9,6 +11,8 @@ from comq_onnx.records import Layer, Layout
 AUTO_BLOCK = 128
 """Fastest in onnxruntime on a CPU, and accepted by every runtime; 256 gains little and costs accuracy."""
 SMALLEST_BLOCK = 16
+SMALLEST_DIVISOR = 8
+"""Of blocks that are no power of two: smaller ones cost more in scales than they bring"""
 FEWEST_ROWS = {64: 320, 32: 608, 16: 1200}
 """Of a weight in smaller blocks, for a fused product to be as fast as float"""
 SMALLEST_INT2_BLOCK = 32
@@ -36,6 +40,15 @@ def dividing_block(rows: int, at_most: int, at_least: int = SMALLEST_BLOCK) -> i
     """The largest power of two in ``[at_least, at_most]`` that divides `rows`; 0 if there is none."""
     block = min(rows & -rows, 1 << (at_most.bit_length() - 1))
     return block if block >= at_least else 0
+
+
+def near_block(rows: int, at_most: int) -> int:
+    """The largest divisor of `rows` in ``[SMALLEST_DIVISOR, at_most]``; 0 if there is none."""
+    return next((block for block in range(at_most, SMALLEST_DIVISOR - 1, -1) if rows % block == 0), 0)
+
+
+def is_power_of_two(block: int) -> bool:
+    return block > 0 and block & (block - 1) == 0
 
 
 def fused_pays(layout: Layout, bits: int, block: int) -> bool:
@@ -69,8 +82,9 @@ def choose_grid(layer: Layer, recipe: Recipe, bits: int, packed_int2: bool) -> t
     """The grid for `layer`, and why it is not the one asked for.
 
     ``auto`` is a block for 2 to 4 bits on the right side of a MatMul or Gemm, and a scale per channel
-    elsewhere. A block that does not divide the rows becomes the largest power of two that does, or a scale
-    per channel: ragged blocks do not load in OpenVINO and TensorRT.
+    elsewhere. Ragged blocks do not load in OpenVINO and TensorRT, so a block that does not divide the rows
+    becomes a smaller one that does: a power of two where a fused product gains by it, any other elsewhere;
+    or a scale per channel.
     """
     channel = Grid(bits, recipe.symmetric, "channel")
     if layer.layout.kind == "gather":
@@ -87,12 +101,22 @@ def choose_grid(layer: Layer, recipe: Recipe, bits: int, packed_int2: bool) -> t
     asked_block = AUTO_BLOCK if recipe.block_size == "auto" else int(recipe.block_size)
     rows = layer.layout.rows
     block = dividing_block(rows, max(asked_block, at_least), at_least)
+    ragged = recipe.block_size != "auto" and rows > asked_block and rows % asked_block > 0
+    if ragged and not packed and not keeps_powers(layer, recipe, bits, block):
+        block = near_block(rows, asked_block)
     grid = Grid(bits, recipe.symmetric, "block", block) if block else channel
     if recipe.block_size == "auto" or block == asked_block:
         return grid, ""
     if block > asked_block:
         return grid, f"no 2-bit kernel for blocks of {asked_block}: {block}"
     return grid, f"{asked_block} does not divide {rows} rows: {f'block {block}' if block else 'per channel'}"
+
+
+def keeps_powers(layer: Layer, recipe: Recipe, bits: int, block: int) -> bool:
+    """Whether the blocks of a layer must be powers of two, or gain by being `block`, which is one or 0."""
+    if recipe.weight_form == "dq" or recipe.matmulnbits:
+        return True
+    return is_right_side(layer.layout) and block > 0 and fused_pays(layer.layout, bits, block)
 
 
 def gather_grid(layer: Layer, recipe: Recipe, bits: int) -> tuple[Grid, str]:

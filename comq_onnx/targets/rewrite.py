@@ -17,7 +17,7 @@ from comq_onnx.graph.locate import names_in, node_of
 from comq_onnx.recipe import WeightForm
 from comq_onnx.records import Layer, Solution, TwinGrid, ValueGrid
 from comq_onnx.targets.barrier import Readers, part_from_bias, part_from_float, part_gemm, raise_barrier
-from comq_onnx.targets.blocks import fused_pays, is_right_side, stored_bits
+from comq_onnx.targets.blocks import fused_pays, is_power_of_two, is_right_side, stored_bits
 from comq_onnx.targets.dynamic import Rounded, dynamic_product
 from comq_onnx.targets.eight_bit import (
     eight_bit_weight,
@@ -167,6 +167,8 @@ def choose_form(draft: Draft, layer: Layer, solution: Solution) -> tuple[LinearP
     plan = plan_linear(layer, solution, bits) if wanted else None
     if wanted and not plan:
         note = "DequantizeLinear does not hold its scales"
+    if plan and form.weight_form != "dq" and plan.block and not is_power_of_two(plan.block):
+        plan, choice = None, f"no runtime fuses blocks of {plan.block}"
     if plan and right and form.pays and not fused_pays(layer.layout, bits, plan.block):
         plan = None
         choice = f"a fused product of {layer.layout.rows}x{layer.layout.cols} is slower than float"

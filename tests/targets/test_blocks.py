@@ -9,7 +9,7 @@ from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer
 from comq_onnx.targets import TARGETS
-from comq_onnx.targets.blocks import dividing_block, stored_block
+from comq_onnx.targets.blocks import dividing_block, near_block, stored_block
 
 
 def layer(kind, *shape, group=1, op="MatMul"):
@@ -29,16 +29,23 @@ EXPECTED = [
     (RIGHT, "32", 8, "portable", "int8 b32", False),
     (RIGHT, "channel", 4, "portable", "int4 channel", False),
     (RIGHT, "tensor", 4, "portable", "int4 tensor", False),
-    (layer("matmul", 80, 8), "32", 4, "portable", "int4 b16", True),
-    (layer("matmul", 100, 8), "32", 4, "portable", "int4 channel", True),
+    (layer("matmul", 80, 8), "32", 4, "portable", "int4 b20", True),
+    (layer("matmul", 100, 8), "32", 4, "portable", "int4 b25", True),
+    (layer("matmul", 120, 8), "32", 4, "portable", "int4 b30", True),
     (layer("matmul", 64, 8), "128", 4, "portable", "int4 b64", True),
+    (layer("matmul", 40, 8), "128", 4, "portable", "int4 channel", True),
+    (layer("matmul", 37, 8), "32", 4, "portable", "int4 channel", True),
+    (layer("matmul", 1232, 256), "32", 4, "ort", "int4 b16", True),
+    (layer("matmul", 1200, 64), "32", 4, "ort", "int4 b30", True),
+    (layer("matmul", 240, 8), "32", 2, "ort", "int2 channel", True),
+    (layer("conv", 8, 16, 3, 3, op="Conv"), "32", 4, "portable", "int4 b24", True),
     (layer("matmul", 80, 8), "auto", 2, "portable", "int2 b16", False),
     (layer("matmul", 80, 8), "auto", 2, "ort", "int2 channel", False),
     (RIGHT, "16", 2, "ort", "int2 b32", True),
     (RIGHT, "auto", 2, "ort", "int2 b128", False),
     (CONV, "auto", 4, "portable", "int4 channel", False),
     (CONV, "64", 4, "portable", "int4 b64", False),
-    (CONV, "128", 4, "portable", "int4 b64", True),
+    (CONV, "128", 4, "portable", "int4 b96", True),
     (layer("conv", 8, 1, 3, 3, group=8, op="Conv"), "32", 4, "portable", "int4 channel", True),
     (layer("matmul", 3, 64, 8), "auto", 4, "portable", "int4 channel", False),
     (layer("matmul_left", 8, 64), "auto", 4, "portable", "int4 channel", False),
@@ -79,6 +86,11 @@ def test_a_dividing_block_is_the_largest_of_all(rows, exponent):
     found = dividing_block(rows, 2**exponent)
     fits = [2**e for e in range(4, exponent + 1) if rows % 2**e == 0]
     assert found == max(fits, default=0)
+
+
+@given(rows=st.integers(1, 5000), at_most=st.integers(16, 256))
+def test_a_near_block_is_the_largest_divisor_of_all(rows, at_most):
+    assert near_block(rows, at_most) == max((b for b in range(8, at_most + 1) if rows % b == 0), default=0)
 
 
 @given(rows=st.integers(1, 600), bits=st.sampled_from([2, 4]))

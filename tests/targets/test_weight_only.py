@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 from targets.layer_cases import (
     CASES,
     FUSED,
+    Case,
     dequantized,
     initializers,
     loaded,
@@ -384,3 +385,37 @@ def test_two_bits_that_no_kernel_reads_where_a_dequantize_linear_is_asked_for(tm
     )
     found = run(proto, CASES["matmul"].feeds(), True)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+UNEVEN = {
+    "matmul": Case(
+        "g (float[N, 120] x) => (float[] y) { y = MatMul(x, W) }", "matmul", (120, 20), "MatMul", (3, 120)
+    ),
+    "conv": Case(
+        "g (float[N, 16, 6, 6] x) => (float[] y) { y = Conv(x, W) }",
+        "conv",
+        (6, 16, 3, 3),
+        "Conv",
+        (1, 16, 6, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("target", ["portable", "ort", "web", "openvino"])
+@pytest.mark.parametrize("kind", UNEVEN)
+def test_blocks_that_no_runtime_fuses_are_floats_once_loaded(kind, target):
+    case, recipe = UNEVEN[kind], Recipe(block_size="32", size_first=True)
+    layer = case.layer()
+    grid, note = TARGETS[target].grid(layer, recipe, 4)
+    assert grid.block_size in (30, 24)
+    assert "does not divide" in note
+    solution = solve_nearest(case.weight(), layer, grid)
+    source = loaded(case, 21)
+    (said,) = TARGETS[target].rewrite(source, [layer], {"n": solution}, recipe)
+    proto = to_proto(source)
+    assert said.form == "Cast*scale"
+    assert not list(TARGETS[target].lint(proto))
+    expected = run(with_weight(case.proto(), dequantized(solution, layer)), case.feeds())
+    np.testing.assert_allclose(
+        run(proto, case.feeds()), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+    )
