@@ -26,7 +26,7 @@ def account_of(
 ) -> Allocation:
     """What is told of the choice."""
     choice, limits = chosen
-    alike = uniform_choice(problem)
+    alike = problem.uniform
     asked = {SIZE: problem.recipe.target_size, "--avg-bits": f"{problem.recipe.avg_bits:g}"}
     asked |= {"--target-latency": problem.recipe.target_latency, "--max-drop": problem.recipe.max_drop}
     names = problem.names(choice)
@@ -68,10 +68,10 @@ def next_percent(problem: Problem, choice: Sequence[int], limits: Sequence[tuple
     """What a budget of one per cent more would buy."""
     more = [replace(limit, budget=limit.budget * 1.01) for _, limit in limits]
     better = choose(problem.costs, more)
-    before = problem.cost(choice)
-    if better is None or before <= 0 or problem.cost(better) >= before:
+    before = problem.effect(choice)
+    if better is None or before <= 0 or problem.effect(better) >= before:
         return "One more per cent of budget would buy nothing."
-    gain = 1 - problem.cost(better) / before
+    gain = 1 - problem.effect(better) / before
     moved = [name for name, at in problem.names(better).items() if at != problem.names(choice)[name]]
     return (
         f"One more per cent of budget would lower the predicted error by {gain:.1%}, in {len(moved)} layers."

@@ -7,6 +7,7 @@ The float network is run once for statistics; every layer's loss on every grid a
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,15 @@ class Problem:
         """What prices say, by layer and candidate."""
         return [np.array([c.effect for c in one.candidates]) for one in self.priced]
 
+    @cached_property
+    def uniform(self) -> Sequence[Candidate]:
+        """By layer, the candidate of the network that has one width, `weights`."""
+        return uniform_choice(self)
+
     @property
     def costs(self) -> list[np.ndarray]:
         """What the choice goes by: effects, with caution."""
-        alike = zip(self.priced, uniform_choice(self), strict=True)
+        alike = zip(self.priced, self.uniform, strict=True)
         careful = [
             [self.caution if c.bytes < same.bytes else 1.0 for c in one.candidates] for one, same in alike
         ]
@@ -82,9 +88,6 @@ class Problem:
 
     def effect(self, choice: Sequence[int]) -> float:
         return float(sum(effect[pick] for effect, pick in zip(self.effects, choice, strict=True)))
-
-    def cost(self, choice: Sequence[int]) -> float:
-        return float(sum(cost[pick] for cost, pick in zip(self.costs, choice, strict=True)))
 
     def rules(self, choice: Sequence[int]) -> tuple[str, ...]:
         picked = zip(self.priced, choice, strict=True)
@@ -151,7 +154,7 @@ def uniform_choice(problem: Problem, width: str = "") -> list[Candidate]:
 
 def uniform_effect(problem: Problem) -> float:
     """The sum of effects of the network that has one width, `weights`."""
-    return float(sum(one.effect for one in uniform_choice(problem)))
+    return float(sum(one.effect for one in problem.uniform))
 
 
 def limits_of(problem: Problem) -> list[tuple[str, Limit]]:
