@@ -1,7 +1,7 @@
 """A transformer stack larger than the memory it is quantized in: peak, sizes and what comes out.
 
     python tools/bench_large.py                        # 6 GB of float32 weights under 4 GB
-    python tools/bench_large.py --gigabytes 0.2 --limit 0.7 --keep /tmp/stack
+    python tools/bench_large.py --gigabytes 0.2 --limit 2 --keep /tmp/stack
 
 The command runs in a child with ``RLIMIT_DATA`` at the limit: the kernel refuses it any private writable
 memory beyond, touched or not. Resident pages are watched besides: those of the process itself (anonymous) and

@@ -109,13 +109,14 @@ def beside(bench: Bench, trial: Trial) -> dict[str, Any]:
 
 def bench_trial(bench: Bench, trial: Trial) -> dict[str, Any]:
     """One row: made, judged, beside ours."""
-    mine = None if trial.peer == OURS else beside(bench, trial)
+    is_yardstick = trial.peer == OURS and trial.option == trial.kind.options[OURS][0]
+    mine = None if is_yardstick else beside(bench, trial)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         row = attempt(bench, trial, folder)
         if mine is not None:
             row.update(ours_seconds=mine["seconds"], ours_cpu_seconds=mine["cpu_seconds"])
-        elif trial.option == trial.kind.options[OURS][0]:
+        else:
             bench.args.ours[bench.model.name, trial.key] = row
         if row["problem"]:
             return row

@@ -1,6 +1,6 @@
 """Draws single characters in installed fonts as small grey images whose truth is known exactly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ CLASSES = (
 SIDE = 32
 LEVELS = 255
 """Pixels are multiples of 1/255: noise in full precision would make the stored images far larger."""
+
+SEEDS = {"network": 0, "training": 1, "calibration": 2, "test": 3}
 
 _CANVAS = 64
 _CAP_HEIGHT = 34.0
@@ -77,6 +79,30 @@ class Distortion:
     """Change of the light from one side to the other."""
     noise: float = 0.08
     """Standard deviation, as a part of the contrast."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is trained, on how much, and for how long."""
+
+    images: int = 40_000
+    epochs: int = 12
+    batch: int = 128
+    learning_rate: float = 4e-3
+    warm_up: float = 0.15
+    """Part of the steps over which the learning rate rises."""
+    calibration: int = 256
+    test: int = 1500
+    stem: int = 8
+    stages: tuple[tuple[int, int], ...] = ((12, 2), (32, 6), (56, 8))
+    """Channels and blocks of each stage; every stage after the first halves the image."""
+    stem_kernel: int = 7
+    kernel: int = 5
+    heads: int = 4
+    easy_contrast: tuple[float, float] = (0.5, 1.0)
+    easing: float = 0.5
+    """Part of the epochs over which the contrast falls from the easy range to that of `distortion`."""
+    distortion: Distortion = field(default_factory=Distortion)
 
 
 def load_faces(folders: tuple[Path, ...], families: tuple[Family, ...]) -> list[Face]:

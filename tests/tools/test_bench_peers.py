@@ -1,9 +1,12 @@
 """Runs are held to their limits, failures are told as such, and the page says what was measured."""
 
+import argparse
 import re
 import sys
+import time
 from pathlib import Path
 
+import bench_peers
 import numpy as np
 import onnx
 import onnx.parser
@@ -267,3 +270,23 @@ def test_the_page_is_well_formed_and_names_its_command_and_versions():
         assert pin.replace("==", " ") in made, "the page was made with other versions"
     for kind in KINDS.values():
         assert kind.told in made
+
+
+def test_all_but_our_first_option_are_timed_beside_it(monkeypatch):
+    started = []
+
+    def attempt(bench, trial, folder):
+        started.append(trial.option)
+        return {"problem": "stopped", "seconds": len(started), "cpu_seconds": 5.0, "when": time.time()}
+
+    monkeypatch.setattr(bench_peers, "attempt", attempt)
+    args = argparse.Namespace(ours={}, fresh=60.0)
+    bench = argparse.Namespace(model=argparse.Namespace(name="net"), record={"rows": {}}, args=args)
+    asked = [
+        t for t in trials(["w4-block"], [OURS, "nncf"]) if t.option in ("comq", "comq_matmul", "int4_sym")
+    ]
+    beside = [bench_peers.bench_trial(bench, trial).get("ours_seconds") for trial in asked]
+    assert (started, beside) == (["comq", "comq_matmul", "int4_sym"], [None, 1, 1])
+    args.fresh = 0.0
+    assert bench_peers.bench_trial(bench, asked[1])["ours_seconds"] == 4
+    assert started[3:] == ["comq", "comq_matmul"]
