@@ -114,9 +114,9 @@ def test_seven_bits_are_asked_for_by_reduce_range(tmp_path: Path) -> None:
 
 
 def test_values_that_make_most_of_the_error_are_spared(tmp_path: Path) -> None:
-    """One huge entry in the input leaves the others few codes; without 8 bits there the file is closer."""
+    """A huge token leaves the others few codes, and no channel scales help; in float the file is closer."""
     data = tokens()
-    data["x"][:, :, 0] *= 60
+    data["x"][:, 0] *= 60
     files = {}
     for size_first in (False, True):
         recipe = Recipe(weights="int8", activations="int8", target="ort", size_first=size_first)
@@ -132,7 +132,7 @@ def test_values_that_make_most_of_the_error_are_spared(tmp_path: Path) -> None:
 
 def test_what_tensorrt_is_spared_stays_float_altogether(tmp_path: Path) -> None:
     data = tokens()
-    data["x"][:, :, 0] *= 60
+    data["x"][:, 0] *= 60
     recipe = Recipe(weights="int8", activations="int8", target="tensorrt")
     report = quantize(token_net(), tmp_path / "q.onnx", data, recipe)
     assert [line.name for line in report.kept] == ["n_u"]
