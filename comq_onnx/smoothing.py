@@ -25,7 +25,7 @@ from comq_onnx.targets.placement import ActivationRules, place
 
 SOLVED = 0.25
 """Part of rounding's error that weights have once they are solved: of 8-bit weights, a fifth in MiniLM"""
-WORTH, WORTH_A_MUL = 1.05, 3.0
+WORTH, WORTH_A_MUL = 1.5, 3.0
 """How many times smaller the error must get, where constants absorb the scales, and where a Mul divides"""
 HALF_MAX = 2.0**15
 """Of float16, to be on the safe side"""

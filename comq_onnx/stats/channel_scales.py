@@ -18,11 +18,13 @@ from comq_onnx.stats.histogram import Histogram
 from comq_onnx.stats.output_error import rounded
 from comq_onnx.stats.ranges import Pattern, grid_between, search, squared_error, whole_range
 
-POWERS = (0.6, 0.7, 0.8, 0.9, 1.0)
+POWERS = (0.5, 0.75, 1.0)
 """Of the channels' reach that are tried: 1 lets all of them reach as far"""
-QUANTILES = (1.0, 0.999)
-"""Of a channel's magnitudes that are tried as its reach: a Gelu lets few values stand out by far"""
-TRIES = 2 * len(POWERS) * len(QUANTILES)
+ORDERS = (2, 4, 8)
+"""Of the mean powers that are tried as a channel's reach: a Gelu lets few values stand out by far. Not the
+largest value: of few samples, values of others lie beyond it"""
+TRIES = 2 * len(POWERS) * len(ORDERS)
+WHOLE = Pattern((1.0,), 0, (), 0)
 QUICK = Pattern(tuple(2.0 ** -np.arange(0, 2.5, 0.25)), 0, (), 0)
 SMALLEST = 2.0**-8
 """Part of the largest channel's range below which a channel counts as that large: a step of the codes"""
@@ -60,6 +62,8 @@ def choose_scales(
 ) -> Smoothing | None:
     """The scales of the least error; None where none are better than to leave the activation as it is.
 
+    How they are made of the rows is judged by halves: scales of the first half, and the error on the second.
+
     None too for less than `ROWS_AT_LEAST` rows, of which no channel's reach can be told.
 
     Parameters
@@ -78,20 +82,28 @@ def choose_scales(
     """
     if len(rows) < ROWS_AT_LEAST or not np.any(rows):
         return None
+    middle = len(rows) // 2
     with single_threaded_blas():
-        problem = _Problem(rows, readers, (kind, share, QUICK if clip else Pattern((1.0,), 0, (), 0)))
+        pattern = QUICK if clip else WHOLE
+        problem = _Problem((rows, rows[middle:]), readers, (kind, share, pattern))
         before = problem.error(np.ones(rows.shape[1], np.float32))
-        tried = [(problem.error(scale), scale) for scale in _candidates(rows, readers)]
-    after, scale = min(tried, key=lambda pair: pair[0])
-    return Smoothing(scale.astype(np.float64), before, after) if after < before else None
+        errors = [problem.error(scale) for scale in _candidates(rows[:middle], readers)]
+    after = min(errors)
+    if after >= before:
+        return None
+    scale = list(_candidates(rows, readers))[errors.index(after)]
+    return Smoothing(scale.astype(np.float64), before, after)
 
 
 def _candidates(rows: np.ndarray, readers: Sequence[Reader]) -> Iterator[np.ndarray]:
     """``reach^p``, and ``reach^p / largest weight^(1 - p)``, for each power p and each reach."""
     weight = np.log(_floored(np.max([np.abs(reader.weight).max(axis=1) for reader in readers], axis=0)))
-    for reach in np.quantile(np.abs(rows), QUANTILES, axis=0):
+    sizes = np.abs(rows, dtype=np.float64)
+    largest = float(sizes.max()) or 1.0
+    for order in ORDERS:
+        reach = np.mean((sizes / largest) ** order, axis=0) ** (1 / order)
         for power in POWERS:
-            for part in {0.0, 1 - power}:
+            for part in (0.0, 1 - power)[: 1 + (power < 1)]:
                 exponent = power * np.log(_floored(reach)) - part * weight
                 yield np.exp(exponent - exponent.mean()).astype(np.float32)
 
@@ -102,15 +114,19 @@ def _floored(sizes: np.ndarray) -> np.ndarray:
 
 
 class _Problem:
-    """The error of both roundings for a vector of scales."""
+    """The error of both roundings for a vector of scales, on some rows; the range is that of all."""
 
     def __init__(
-        self, rows: np.ndarray, readers: Sequence[Reader], how: tuple[ActivationKind, float, Pattern]
+        self,
+        seen: tuple[np.ndarray, np.ndarray],
+        readers: Sequence[Reader],
+        how: tuple[ActivationKind, float, Pattern],
     ) -> None:
         self._kind, self._share, self._pattern = how
+        self._all, rows = seen
         size, cols = rows.shape[1], sum(reader.weight.shape[1] for reader in readers)
         most = max(ROWS_AT_LEAST, WORK // (size * min(size, cols)))
-        self._all, self._rows = rows, np.ascontiguousarray(rows[:: -(-len(rows) // most)], np.float32)
+        self._rows = np.ascontiguousarray(rows[:: -(-len(rows) // most)], np.float32)
         # The square of what a row comes to is the same in both forms; the smaller product is the cheaper one.
         self._signals = [float(np.square(self._rows @ reader.weight).sum()) or 1.0 for reader in readers]
         scaled = zip(readers, self._signals, strict=True)
@@ -124,7 +140,6 @@ class _Problem:
         return self._of_activation(scale) + self._share * self._of_weights(scale)
 
     def _of_activation(self, scale: np.ndarray) -> float:
-        # The range is that of all rows, for few stand out: of some rows alone it would be another.
         histogram = Histogram()
         histogram.add(self._all / scale)
         cells = histogram.cells()
