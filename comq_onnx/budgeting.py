@@ -17,6 +17,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.latency.measure import FIX, latency_refusal
 from comq_onnx.planning import Opened, Plan, Progress, open_data, plan
 from comq_onnx.recipe import Recipe
+from comq_onnx.smoothing import resmoothed
 from comq_onnx.stakes import (
     NO_BUDGET,
     SIZE,
@@ -79,6 +80,7 @@ def fitted(problem: Problem, limits: Sequence[tuple[str, Limit]], model: Model) 
         check_anything(problem, choice)
         final = replace(recipe, rules=(*problem.rules(choice), *recipe.rules), **NO_BUDGET)
         planned = plan(model, final, not problem.opened.calibration.synthetic)
+        planned = resmoothed(planned, problem.opened, final)
         size = bytes_of(planned, final)
         excess = excess_of(problem, size)
         if excess <= 0:

@@ -24,6 +24,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.run.data import split
 from comq_onnx.run.session import SessionOptions, is_float, open_session, outputs_on
 from comq_onnx.run.user_code import load_metric
+from comq_onnx.smoothing import resmoothed, smoothed_run
 from comq_onnx.stakes import NO_BUDGET, Problem, bytes_of, pose_problem, uniform_effect
 from comq_onnx.writing import Made
 
@@ -88,6 +89,7 @@ def settle_drop(opened: Opened, recipe: Recipe, progress: Progress, make: Make) 
     check_solver()
     started = time.monotonic()
     judge, opened = judge_of(opened, recipe)
+    opened = smoothed_run(opened, recipe, progress)
     problem, bed = pose_problem(opened, recipe, progress)
     trials = Trials(problem, judge, make, lambda done: progress("try", done, TRIES))
     search(trials)
@@ -143,7 +145,8 @@ def tried(problem: Problem, bound: float, how: tuple[Judge, Make]) -> Try:
     choice = choose(problem.sizes, [Limit(problem.costs, bound)]) or best_codes(problem)
     final = replace(problem.recipe, rules=(*problem.rules(choice), *problem.recipe.rules), **NO_BUDGET)
     before = problem.opened
-    opened = replace(before, plan=plan(before.plan.source, final, not before.calibration.synthetic))
+    planned = plan(before.plan.source, final, not before.calibration.synthetic)
+    opened = replace(before, plan=resmoothed(planned, before, final))
     made = make(opened, final)
     return Try(bound, choice, made, bytes_of(opened.plan, final), judge.drop(made.outcome.model))
 

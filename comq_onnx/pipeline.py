@@ -32,6 +32,7 @@ from comq_onnx.resume import Journal, check_folder, open_journal
 from comq_onnx.sensitivity import settle
 from comq_onnx.sequential import march
 from comq_onnx.shelf import Shelf
+from comq_onnx.smoothing import smoothed_run
 from comq_onnx.twins import choose_twins
 from comq_onnx.writing import Made, Outcome, stamp, write
 
@@ -98,6 +99,7 @@ def _quantized(
     if recipe.max_drop:
         made, allocation = settle_drop(opened, recipe, progress, make)
     else:
+        opened, _ = within_memory(opened, recipe, lambda opened, less: smoothed_run(opened, less, progress))
         if recipe.budgeted:
             opened, recipe, allocation = settle_budget(model, data, opened, recipe, progress)
         made = make(opened, recipe, progress, folder and open_journal(folder, opened, recipe))

@@ -20,7 +20,7 @@ from comq_onnx.graph.tensors import FLOAT_DTYPES
 from comq_onnx.graph.vocabulary import vocabulary
 from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
-from comq_onnx.records import Layer, Skipped
+from comq_onnx.records import Layer, Skipped, Smoothed
 from comq_onnx.run.data import Calibration, open_calibration
 from comq_onnx.run.specs import input_specs
 from comq_onnx.stats.memory import memory_limit
@@ -62,6 +62,10 @@ class Plan:
     """Layers whose weights are stored as float16, and computed in float32; they are none of `layers`"""
     outside: ScratchFile | None = field(default=None, repr=False, compare=False)
     """Where weights are that are not in external files already; None where all are held in memory"""
+    smoothed: tuple[Smoothed, ...] = ()
+    """Channel scales that were moved from activations into weights; `prepared` has them"""
+    unsmoothed: int = 0
+    """Inputs of 8-bit products that were looked at and left as they are"""
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,20 @@ class TwinGrid:
 
 
 @dataclass(frozen=True)
+class Smoothed:
+    """Scales of an activation's channels that were moved into the weights of the products that read it."""
+
+    tensor: str
+    """Name in the graph before"""
+    scale: np.ndarray = field(repr=False, compare=False)
+    """One for each channel, on the last axis: what it is divided by, and the rows of weights multiplied by"""
+    gain: float
+    """How many times the expected squared error at the products' outputs is smaller"""
+    into: str = ""
+    """Nodes whose constants the division went into; empty where it is a Mul of its own"""
+
+
+@dataclass(frozen=True)
 class Placed:
     """One activation tensor that is to be stored in 8 bits."""
 

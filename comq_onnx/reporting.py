@@ -18,6 +18,7 @@ from comq_onnx.layerwise import Solved
 from comq_onnx.planning import Opened
 from comq_onnx.recipe import Recipe
 from comq_onnx.run.data import Calibration
+from comq_onnx.smoothing import smooth_notes
 from comq_onnx.stats.memory import peak_resident
 from comq_onnx.targets import TARGETS
 from comq_onnx.version import __version__
@@ -86,6 +87,7 @@ def make_report(
         verification=checks,
         notes=(
             *remarks(outcome.lines, recipe, calibration, checks),
+            *smooth_notes(plan_),
             *solved.notes,
             *outcome.notes,
             *machine_notes(outcome.model, recipe),

@@ -35,6 +35,7 @@ from comq_onnx.resume import check_folder, open_journal
 from comq_onnx.run.node import NODE, WEB, node_missing, outputs_in_node
 from comq_onnx.run.openvino_ import openvino_missing, outputs_in_openvino
 from comq_onnx.sensitivity import settle
+from comq_onnx.smoothing import resmoothed, smoothed_run
 from comq_onnx.targets.placement import NOWHERE
 
 TARGETS = {"openvino": "openvino", NODE: "ort", WEB: "web"}
@@ -101,9 +102,11 @@ def solve(path: Path, task: Task, width: int, args: argparse.Namespace) -> Files
         calibration_method=args.method,
     )
     opened = open_run(path, task.calibration, recipe)
+    if not args.plain:
+        opened = smoothed_run(opened, recipe)
     journal = None
     if args.keep:
-        folder = args.keep / f"{args.now}-W{width}-{args.first_last}"
+        folder = args.keep / f"{args.now}-W{width}-{args.first_last}{'-plain' if args.plain else ''}"
         folder.mkdir(parents=True, exist_ok=True)
         journal = open_journal(check_folder(folder), opened, recipe)
     return Files(opened, pipeline.solve_model(opened, recipe, journal=journal), recipe)
@@ -132,6 +135,7 @@ def elsewhere(
         if target == "ort":
             opened = files.opened
         else:
+            opened = replace(opened, plan=resmoothed(opened.plan, files.opened, recipe))
             opened, chosen = settle(opened, files.solved, recipe)
         save(pipeline.write(opened, files.solved, recipe, chosen).model, path)
         plain = outputs_of(path, feeds, optimize=False)
@@ -167,6 +171,7 @@ def bench_model(model: RealModel, places: Places, args: argparse.Namespace, reco
         opened, grids = settle(files.opened, files.solved, files.recipe)
         files = replace(files, opened=opened)
         row: dict[str, Any] = {"layers": len(files.opened.plan.layers)}
+        row["smoothed"] = len(files.opened.plan.smoothed)
         row["eight_bit"] = len(files.opened.plan.placement.layers)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -240,6 +245,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--widths", default="8,4", help="bits of a weight")
     parser.add_argument("--first-last", default="same", choices=("same", "int8"))
     parser.add_argument("--method", default="mse", help="how ranges are chosen")
+    parser.add_argument("--plain", action="store_true", help="move no channel scales into weights")
     parser.add_argument("--runtimes", default="openvino,onnxruntime-node,onnxruntime-web")
     parser.add_argument("--samples", type=int, default=32, help="test samples in other runtimes")
     parser.add_argument("--node", type=Path, help="folder with node_modules")

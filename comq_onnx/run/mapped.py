@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from comq_onnx.graph.cut import reads_of
 from comq_onnx.graph.external import check_external, external_file, is_external, point_to
 from comq_onnx.graph.tensors import stored_bytes
 
@@ -39,7 +40,8 @@ def mapped_values(
 ) -> dict[str, np.ndarray] | None:
     """External initializers by name, mapped into memory from their files: pages that can be taken back.
 
-    Those that are `given` are as they are.
+    Those that are `given` are as they are. Those that nothing reads are left out: the runtime forgets
+    them, and refuses to be given them.
 
     None where the runtime cannot be given all of them so.
     """
@@ -47,8 +49,11 @@ def mapped_values(
     plain = all(tensor.data_type in MAPPED_TYPES and math.prod(tensor.dims) for tensor in external)
     if len(named) < len(external) or not plain or (external and device != "cpu"):
         return None
-    found = {}
+    found, read = {}, {output.name for output in model.graph.output}
+    read = read.union(*map(reads_of, model.graph.node))
     for name, tensor in named.items():
+        if name not in read:
+            continue
         if name in given:
             found[name] = given[name]
             continue
