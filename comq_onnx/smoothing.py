@@ -30,7 +30,10 @@ WORTH, WORTH_A_MUL = 1.5, 3.0
 HALF_MAX = 2.0**15
 """Of float16, to be on the safe side"""
 MATRIX = 2
-DONE = "channel scales were moved into the weights for {count} of {total} inputs of 8-bit products{muls}; the expected error at the outputs is divided by {least:.1f} to {most:.1f} there."  # noqa: E501
+DONE = (
+    "channel scales were moved into the weights for {count} of {total} inputs of 8-bit products{muls}; "
+    "the expected error at the outputs is divided by {least:.1f} to {most:.1f} there."
+)
 """Told of a run"""
 MULS = " ({count} by a Mul of their own)"
 NONE = "of {total} inputs of 8-bit products none gains enough by channel scales moved into the weights."
