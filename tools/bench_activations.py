@@ -214,7 +214,7 @@ def markdown(results: dict[str, Any]) -> str:
             cells = [
                 f"{name} W{width}",
                 f"{task} ({primary})",
-                *(f"{scores[task]:.4g}" for scores in (model["float"], row["weights"], row["both"])),
+                *(told(scores.get(task)) for scores in (model["float"], row["weights"], row["both"])),
                 *(f"{scores[primary]:.4g}" for scores in (row["weights"], row["both"])),
                 f"{row['fused']:.2g}",
                 *(
@@ -229,6 +229,11 @@ def markdown(results: dict[str, Any]) -> str:
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def told(score: float | None) -> str:
+    """Without its data a model has no task score."""
+    return "-" if score is None else f"{score:.4g}"
 
 
 def same(entry: Any) -> str:
