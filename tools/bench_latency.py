@@ -33,6 +33,7 @@ from comq_onnx.planning import open_run
 from comq_onnx.recipe import Recipe
 from comq_onnx.run.node import NODE, WEB
 from comq_onnx.sensitivity import settle
+from comq_onnx.smoothing import smoothed_run
 
 KINDS = {
     "W8": ("int8", "none"),
@@ -73,7 +74,7 @@ def write(made: Subject, kind: str, target: str, folder: Path, size_first: bool)
         calibration_method="minmax",
         size_first=size_first,
     )
-    opened = open_run(made.path, made.calibration, recipe)
+    opened = smoothed_run(open_run(made.path, made.calibration, recipe), recipe)
     solved = pipeline.solve_model(opened, recipe)
     opened, grids = settle(opened, solved, recipe)
     save(pipeline.write(opened, solved, recipe, grids).model, path)
