@@ -73,9 +73,8 @@ def next_percent(problem: Problem, choice: Sequence[int], limits: Sequence[tuple
         return "One more per cent of budget would buy nothing."
     gain = 1 - problem.effect(better) / before
     moved = [name for name, at in problem.names(better).items() if at != problem.names(choice)[name]]
-    return (
-        f"One more per cent of budget would lower the predicted error by {gain:.1%}, in {len(moved)} layers."
-    )
+    where = "1 layer" if len(moved) == 1 else f"{len(moved)} layers"
+    return f"One more per cent of budget would lower the predicted error by {gain:.1%}, in {where}."
 
 
 def points_of(problem: Problem, bed: Bed, choice: Sequence[int]) -> list[Point]:
