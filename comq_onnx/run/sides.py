@@ -2,8 +2,7 @@
 
 What was solved on one half is judged on the other. Crops of the same few photographs, sentences of the same
 few documents, frames of the same film stand in both halves where these are taken as they come, and the judge
-sees nothing new: on crops of four photographs, choosing bits that way made EfficientNet-Lite0 2.7 times worse
-than one width for all on three other photographs, and halves that are unlike no worse (docs/budgets.md).
+sees nothing new: what fits these photographs then passes for what fits any.
 """
 
 from collections.abc import Callable, Iterator
