@@ -99,10 +99,14 @@ def _quantized(
     if recipe.max_drop:
         made, allocation = settle_drop(opened, recipe, progress, make)
     else:
-        opened, _ = within_memory(opened, recipe, lambda opened, less: smoothed_run(opened, less, progress))
+        smoothed, short = within_memory(
+            opened, recipe, lambda opened, less: smoothed_run(opened, less, progress).plan
+        )
+        opened = replace(opened, plan=smoothed)
         if recipe.budgeted:
             opened, recipe, allocation = settle_budget(model, data, opened, recipe, progress)
         made = make(opened, recipe, progress, folder and open_journal(folder, opened, recipe))
+        made = noted(made, short)
     opened, recipe, outcome = made.opened, made.recipe, made.outcome
     if asked is not recipe:
         outcome = replace(outcome, model=stamp(outcome.model, opened.calibration, asked))
@@ -122,7 +126,14 @@ def make(opened: Opened, recipe: Recipe, progress: Progress = silent, journal: J
         return Made(opened, recipe, solved, write(opened, solved, recipe, grids, twins))
 
     made, notes = within_memory(opened, recipe, attempt)
-    return replace(made, solved=replace(made.solved, notes=(*notes, *made.solved.notes)))
+    return noted(made, notes)
+
+
+def noted(made: Made, notes: Sequence[str]) -> Made:
+    """With more to tell, each thing once."""
+    return replace(
+        made, solved=replace(made.solved, notes=tuple(dict.fromkeys((*notes, *made.solved.notes))))
+    )
 
 
 def _journal_folder(resume: str | Path | None, recipe: Recipe) -> Path | None:

@@ -9,11 +9,12 @@ import onnxruntime
 import pytest
 from graphs import model, weight
 
-from comq_onnx import Recipe, quantize
+from comq_onnx import Recipe, pipeline, quantize
+from comq_onnx.errors import MemoryExhaustedError
 from comq_onnx.graph.io import load
 from comq_onnx.graph.locate import nodes_of
 from comq_onnx.pipeline import make
-from comq_onnx.planning import Opened, open_run, plan
+from comq_onnx.planning import Opened, Progress, open_run, plan
 from comq_onnx.smoothing import resmoothed, smooth_notes, smoothed_run
 
 BLOCK = """g (float[B,9,32] x) => (float[B,9,32] y) {
@@ -165,6 +166,23 @@ def test_little_memory_makes_the_same_file(tmp_path: Path) -> None:
     for name, how in (("a", a8()), ("b", a8(memory_gib=1e-4)), ("c", a8(threads=1))):
         quantize(block(), tmp_path / name, samples(), how)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_memory_that_runs_out_while_rows_are_gathered_is_told(tmp_path, monkeypatch) -> None:
+    quantize(block(), tmp_path / "a.onnx", samples(), a8())
+    asked = []
+
+    def short(opened: Opened, recipe: Recipe, progress: Progress) -> Opened:
+        asked.append(recipe.memory_gib)
+        if len(asked) == 1:
+            raise MemoryExhaustedError("memory ran out on 'x'")
+        return smoothed_run(opened, recipe, progress)
+
+    monkeypatch.setattr(pipeline, "smoothed_run", short)
+    report = quantize(block(), tmp_path / "b.onnx", samples(), a8())
+    assert len(set(asked)) == 2
+    assert "memory ran out on 'x': with activations and statistics on disk" in report.notes
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_weights_that_lie_in_files_stay_there(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 
 from comq_onnx.backends.engine import Engine, single_threaded_blas
-from comq_onnx.backends.protocol import Array
 from comq_onnx.grid import Grid, dequantize
 from comq_onnx.moments import halves, of_groups
 from comq_onnx.records import InputStats, Problem, Quality, Solution
@@ -22,6 +21,7 @@ from comq_onnx.solve.damping import chosen, unseen_error
 from comq_onnx.solve.effort import Settings
 from comq_onnx.solve.factor import Ordered, on_grid, ordered
 from comq_onnx.solve.layer import compensating, solve_layer, unposed
+from comq_onnx.solve.panels import taken
 from comq_onnx.solve.pose import Posed, pose
 
 HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=2)
@@ -156,23 +156,9 @@ def narrowed(whole: Ground, groups: np.ndarray, cols: np.ndarray, compensate: bo
     posed, problem = whole.posed, whole.ordered
     if len(groups) < len(whole.weight):
         some = posed.xp.asarray(groups)
-        posed, problem = of_some(posed, some), problem.part(some)
-    cols = posed.xp.asarray(cols)
-    narrow = posed.xp.ascontiguousarray(posed.weight[:, cols])
-    posed = replace(posed, weight=narrow, exponent=posed.exponent[:, cols])
+        posed, problem = taken(posed, some, slice(None)), problem.part(some)
+    posed = taken(posed, slice(None), posed.xp.asarray(cols))
     return Ground(weight, seen, unseen, posed, problem, lost_on(unseen, weight, seen, compensate))
-
-
-def of_some(posed: Posed, groups: Array) -> Posed:
-    """Some groups of a posed layer."""
-    return replace(
-        posed,
-        weight=posed.weight[groups],
-        exponent=posed.exponent[groups],
-        gram=posed.gram[groups],
-        level=posed.level[groups],
-        live=posed.live[groups],
-    )
 
 
 def lost_on(unseen: InputStats, error: np.ndarray, seen: InputStats, compensate: bool) -> float:

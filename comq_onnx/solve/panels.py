@@ -34,9 +34,11 @@ def pieces(posed: Posed, cells: int) -> list[Piece]:
     ]
 
 
-def taken(posed: Posed, piece: Piece) -> Posed:
-    """The groups and columns of a piece, as a problem of their own; nothing is copied but the weights."""
-    groups, cols = piece
+def taken(posed: Posed, groups: slice | Array, cols: slice | Array) -> Posed:
+    """Some groups and columns as a problem of their own, one of the two as a slice.
+
+    Of slices nothing is copied but the weights.
+    """
     return replace(
         posed,
         weight=posed.xp.ascontiguousarray(posed.weight[groups, cols]),
@@ -50,7 +52,7 @@ def taken(posed: Posed, piece: Piece) -> Posed:
 def by_pieces(posed: Posed, engine: Engine, solve: Callable[[Posed, slice], Answer]) -> Answer:
     """The answers of ``solve(part, groups)`` for all pieces, put together array by array."""
     todo = pieces(posed, engine.cells)
-    answers = list(engine.map(lambda piece: solve(taken(posed, piece), piece[0]), todo))
+    answers = list(engine.map(lambda piece: solve(taken(posed, *piece), piece[0]), todo))
     if len(todo) == 1:
         return answers[0]
     return tuple(_assembled(posed, todo, parts) for parts in zip(*answers, strict=True))

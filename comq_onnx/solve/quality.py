@@ -43,7 +43,7 @@ def measured(
     mean = None if stats is None else posed.xp.asarray(stats.mean)
 
     def piece(place: Piece) -> np.ndarray:
-        part = taken(posed, place)
+        part = taken(posed, *place)
         p, scale = answer[0][place], answer[1][place]
         plain, size, _ = rtn.solve(part)
         errors = part.weight, part.weight - spread(size, part) * plain, part.weight - spread(scale, part) * p

@@ -168,7 +168,7 @@ def choose_form(draft: Draft, layer: Layer, solution: Solution) -> tuple[LinearP
     if wanted and not plan:
         note = "DequantizeLinear does not hold its scales"
     if plan and form.weight_form != "dq" and plan.block and not is_power_of_two(plan.block):
-        plan, choice = None, f"no runtime fuses blocks of {plan.block}"
+        plan, choice = None, f"onnxruntime fuses no blocks of {plan.block}"
     if plan and right and form.pays and not fused_pays(layer.layout, bits, plan.block):
         plan = None
         choice = f"a fused product of {layer.layout.rows}x{layer.layout.cols} is slower than float"

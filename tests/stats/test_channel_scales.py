@@ -6,7 +6,7 @@ import pytest
 from comq_onnx.grid import Grid, dequantize
 from comq_onnx.records import ActivationKind, Problem
 from comq_onnx.solve.layer import solve_layer
-from comq_onnx.stats.channel_scales import POWERS, ROWS_AT_LEAST, Reader, choose_scales
+from comq_onnx.stats.channel_scales import ROWS_AT_LEAST, Reader, choose_scales
 
 U8, S8 = ActivationKind(signed=False, symmetric=False), ActivationKind(signed=True, symmetric=True)
 W8 = Grid(8)
@@ -144,7 +144,3 @@ def test_too_little_to_tell():
     assert choose_scales(x[: ROWS_AT_LEAST - 1], readers, U8) is None
     assert choose_scales(x[:ROWS_AT_LEAST], readers, U8) is not None
     assert choose_scales(x[:0], readers, U8) is None
-
-
-def test_powers_end_at_the_whole_reach():
-    assert max(POWERS) == 1.0

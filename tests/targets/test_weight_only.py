@@ -403,19 +403,14 @@ UNEVEN = {
 
 @pytest.mark.parametrize("target", ["portable", "ort", "web", "openvino"])
 @pytest.mark.parametrize("kind", UNEVEN)
-def test_blocks_that_no_runtime_fuses_are_floats_once_loaded(kind, target):
-    case, recipe = UNEVEN[kind], Recipe(block_size="32", size_first=True)
-    layer = case.layer()
-    grid, note = TARGETS[target].grid(layer, recipe, 4)
-    assert grid.block_size in (30, 24)
+def test_blocks_that_are_no_power_of_two_are_floats_once_loaded(kind, target):
+    case = UNEVEN[kind]
+    grid, note = TARGETS[target].grid(case.layer(), Recipe(block_size="32"), 4)
+    assert grid.block_size == {"matmul": 30, "conv": 24}[kind]
     assert "does not divide" in note
-    solution = solve_nearest(case.weight(), layer, grid)
-    source = loaded(case, 21)
-    (said,) = TARGETS[target].rewrite(source, [layer], {"n": solution}, recipe)
-    proto = to_proto(source)
+    proto, layer, solution, said = write(case, grid, target)
     assert said.form == "Cast*scale"
     assert not list(TARGETS[target].lint(proto))
     expected = run(with_weight(case.proto(), dequantized(solution, layer)), case.feeds())
-    np.testing.assert_allclose(
-        run(proto, case.feeds()), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
-    )
+    atol = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(run(proto, case.feeds()), expected, rtol=1e-5, atol=atol)
