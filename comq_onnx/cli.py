@@ -41,7 +41,9 @@ def main() -> None:
 @main.command("quantize", hidden=True)
 @click.argument("model", type=click.Path(path_type=Path), shell_complete=first_word)
 @click.option("-o", "--output", type=FILE, help="File to write [default: MODEL_int4.onnx].")
-@click.option("--weights", **choice("int4", "int8", "int3", "int2"), help="Width of the weights' codes.")
+@click.option(
+    "--weights", **choice("int4", "int8", "int6", "int5", "int3", "int2"), help="Width of the weights' codes."
+)
 @click.option("--solver", **choice("comq", "comq-paper", "gptq", "rtn"), help="comq, or a baseline.")
 @click.option(
     "--effort", **choice("normal", "fast", "max"), help="How long comq searches; docs/solver.md has a table."

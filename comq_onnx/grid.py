@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-BITS = (2, 3, 4, 7, 8)
+BITS = (2, 3, 4, 5, 6, 7, 8)
 Granularity = Literal["block", "channel", "tensor"]
 
 
@@ -29,7 +29,7 @@ class Grid:
     Parameters
     ----------
     bits
-        Width of a code: 2, 3, 4 or 8; 7 for int8 weights with room to spare.
+        Width of a code: 2 to 6, or 8; 7 for int8 weights with room to spare.
     symmetric
         Signed codes without zero point, or unsigned codes with one.
     granularity

@@ -10,7 +10,7 @@ from comq_onnx.errors import ComqError
 from comq_onnx.preprocess import parse
 from comq_onnx.rules import BLOCK_SIZES, BLOCKS, Rule, parse_rule
 
-Weights = Literal["int4", "int8", "int3", "int2"]
+Weights = Literal["int4", "int8", "int6", "int5", "int3", "int2"]
 Solver = Literal["comq", "comq-paper", "gptq", "rtn"]
 Effort = Literal["normal", "fast", "max"]
 Activations = Literal["auto", "none", "int8", "dynamic"]

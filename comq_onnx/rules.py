@@ -8,7 +8,7 @@ RULE, KEEP_FLOAT = "--rule", "--keep-float"
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 BLOCKS = ("channel", "tensor", *map(str, BLOCK_SIZES))
 FLOATS = ("float", "float16")
-CODES = ("int8", "int4", "int3", "int2")
+CODES = ("int8", "int6", "int5", "int4", "int3", "int2")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Rule:
 
     pattern: str
     width: str
-    """``float`` (as it is in the model), ``float16``, ``int8``, ``int4``, ``int3`` or ``int2``"""
+    """``float`` (as it is in the model), ``float16``, or one of `CODES`"""
     bits: int | None = None
     """Of a code; None where there are no codes"""
     block: str | None = None

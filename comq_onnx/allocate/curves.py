@@ -26,6 +26,8 @@ from comq_onnx.solve.pose import Posed, pose
 
 HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=2)
 """One rounding with feedback and two sweeps; its losses rank grids as the full solve's do"""
+NEIGHBOURS = {6: (8, 4), 5: (6, 4), 3: (4, 2)}
+"""Bits of grids that those of so many bits lie between"""
 CHANNELS = 96
 """Output channels that losses are compared on, evenly spaced"""
 NOT_MEASURED = Quality(0.0, 0.0, 0.0)
@@ -97,7 +99,8 @@ def curve(bench: Bench, grids: Mapping[str, Grid], anchors: Sequence[str]) -> Cu
 def between(grids: Mapping[str, Grid]) -> dict[str, tuple[str, str]]:
     """Grids whose losses are the geometric mean of two others', by name, each after those it needs.
 
-    A middle size of block lies between the largest and the smallest, 3 bits between 4 and 2.
+    A middle size of block lies between the largest and the smallest; 6 bits lie between 8 and 4, 5 between 6
+    and 4, 3 between 4 and 2.
     """
     named = {grid: name for name, grid in grids.items()}
     found = {}
@@ -107,8 +110,8 @@ def between(grids: Mapping[str, Grid]) -> dict[str, tuple[str, str]]:
             coarse, middle, fine = (named[grid] for grid in listed)
             found[middle] = (coarse, fine)
     for name, grid in grids.items():
-        pair = tuple(named.get(replace(grid, bits=bits), "") for bits in (4, 2))
-        if grid.bits == 3 and all(pair):
+        pair = tuple(named.get(replace(grid, bits=bits), "") for bits in NEIGHBOURS.get(grid.bits, ()))
+        if pair and all(pair):
             found[name] = pair
     return found
 

@@ -15,9 +15,10 @@ from comq_onnx.targets import TARGETS
 from comq_onnx.targets.placement import Placement
 from comq_onnx.targets.size import rewritten_bytes
 
-WIDTHS = ("int8", "int4", "int3", "int2")
+WIDTHS = ("int8", "int6", "int5", "int4", "int3", "int2")
+NARROW = ("int4", "int3", "int2")
 BLOCKS = ("channel", "64", "32")
-"""Tried below 8 bits besides the target's own choice"""
+"""Tried of narrow codes besides the target's own choice"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _grids(layer: Layer, recipe: Recipe, where: Placement) -> dict[str, Grid]:
     target, eight_bit = TARGETS[recipe.target], layer.name in where.layers
     found: dict[str, Grid] = {}
     for width in WIDTHS:
-        blocks = ("", *BLOCKS) if recipe.block_size == "auto" and width != "int8" and not eight_bit else ("",)
+        blocks = ("", *BLOCKS) if recipe.block_size == "auto" and width in NARROW and not eight_bit else ("",)
         for block in blocks:
             changed: dict[str, Any] = {"weights": width, "block_size": block or recipe.block_size}
             asked = replace(recipe, **changed)

@@ -148,8 +148,8 @@ def _legend(found: Contents, reasons: Mapping[str, int]) -> Iterator[str]:
         yield f"  {form}: {SAID.get(form, form)}"
     if any(name == ACTIVATIONS and o.form for name, o in offers):
         yield f"  {EIGHT}: {EIGHT_SAID}"
-    if any(name in ("int3", "int2") and o.form for name, o in offers):
-        yield "  3-bit codes lie in 4 bits; so do 2-bit ones but for ort and web."
+    if any(name not in ("int8", "int4", ACTIVATIONS) and o.form for name, o in offers):
+        yield "  cast: codes of 6, 5 and 3 bits lie in bit planes; those of small weights in 8 and 4 bits."
     if any("=" in _width(name, o) for name, o in offers if name != ACTIVATIONS):
         yield "  4=8: int4 asked, int8 given"
     if any(line.op == "Gather" and line.offers for line in found.weights):

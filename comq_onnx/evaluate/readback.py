@@ -15,6 +15,18 @@ from comq_onnx.graph.scopes import Scope, integer_attribute, scopes
 from comq_onnx.graph.tensors import Stored
 from comq_onnx.records import Layer
 
+STEPS = (
+    "BitwiseAnd",
+    "Cast",
+    "Gather",
+    "Identity",
+    "Mul",
+    "ReduceSum",
+    "Reshape",
+    "Sub",
+    "Transpose",
+)
+"""What makes a weight of constants, besides DequantizeLinear"""
 ROW_STEPS = ("BitwiseAnd", "Cast", "Mul", "Reshape", "Sub")
 """What rows of codes go through behind the Gather that looks them up"""
 
@@ -64,9 +76,13 @@ def trace(name: str, scope: Scope) -> ReadWeight:
         raise ComqError("it is not computed from initializers", where=name)
     if node.op_type == "DequantizeLinear":
         return _dequantized(node, scope)
-    if node.op_type not in ("Cast", "Identity", "Gather", "Sub", "Mul", "Reshape", "Transpose"):
+    if node.op_type not in STEPS:
         raise ComqError(f"it is computed by a {node.op_type}", where=name)
     first = trace(node.input[0], scope)
+    if node.op_type == "BitwiseAnd":
+        return _masked(first, trace(node.input[1], scope))
+    if node.op_type == "ReduceSum":
+        return _summed(first, node, scope)
     if node.op_type in ("Cast", "Identity", "Gather"):
         return first
     if node.op_type in ("Sub", "Mul"):
@@ -131,11 +147,28 @@ def _row_step(read: ReadWeight, node: onnx.NodeProto, scope: Scope) -> ReadWeigh
         return read
     second, constant = trace(node.input[1], scope).values, scope.tensor(node.input[1]) is not None
     if node.op_type == "BitwiseAnd":
-        values = (read.values.astype(np.int64) & second.astype(np.int64)).astype(np.float64)
+        values = _and(read.values, second)
     else:
         values = read.values - second if node.op_type == "Sub" else read.values * second
     codes = values.astype(np.int16) if constant and values.ndim > 2 else read.codes
     return replace(read, codes=codes, values=values)
+
+
+def _masked(read: ReadWeight, mask: ReadWeight) -> ReadWeight:
+    """Bits of several codes at once: no codes before they are summed."""
+    return replace(read, codes=None, values=_and(read.values, mask.values))
+
+
+def _and(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of whole numbers in float64, bit by bit."""
+    return (one.astype(np.int64) & other.astype(np.int64)).astype(np.float64)
+
+
+def _summed(read: ReadWeight, node: onnx.NodeProto, scope: Scope) -> ReadWeight:
+    """Codes, of what each of their bits is worth."""
+    axes = tuple(trace(node.input[1], scope).values.astype(int))
+    values = read.values.sum(axis=axes, keepdims=bool(integer_attribute(node, "keepdims", 1)))
+    return replace(read, codes=values.astype(np.int16), values=values)
 
 
 def _dequantized(node: onnx.NodeProto, scope: Scope) -> ReadWeight:

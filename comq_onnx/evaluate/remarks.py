@@ -1,18 +1,22 @@
 """What a user must be told about a run, in sentences: size against speed, fallbacks, synthetic inputs."""
 
 from collections.abc import Sequence
+from math import prod
 
 from comq_onnx.evaluate.verify import Verification
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import LayerReport
 from comq_onnx.run.data import Calibration
 from comq_onnx.targets import TARGETS
+from comq_onnx.targets.planes import PLANES
 from comq_onnx.targets.target import HALVED, PLAIN
 
 FAR = (
     "output '{name}' is only {db:.1f} dB close to the float model's: try the file on your task before you "
     "use it, or spend more bits (--first-last int8, --weights int8, --nodes-to-exclude)."
 )
+HELD = {"2": 4, "3": 4, "5": 8, "6": 8}
+"""Bits of the type that holds codes of so many"""
 FAR_DB = 10.0
 """Below this a tenth of the output's energy is noise."""
 DISK_ONLY = (
@@ -24,10 +28,9 @@ DYNAMIC_INT8 = (
     "default (about 0.6 % per layer, not counted in the table); "
     "session.qdq_matmulnbits_accuracy_level=1 turns that off."
 )
-INT3 = "int3 codes are stored in int4: the file is as large as an int4 file."
-INT2_CONTAINER = (
-    "int2 codes are stored in int4 on this target: the file is as large as an int4 file; "
-    "--target ort packs them."
+WIDER = (
+    "codes of {count} of {total} layers take more bits in the file than they have, {held}: small layers, "
+    "zero points, and kernels that read no others."
 )
 FLOATS = (
     "weights are stored as the floats that their codes stand for: the file is as large as the float file, "
@@ -82,8 +85,15 @@ def remarks(
         told.append(POSITIONS.format(size=sum(wider), count=len(wider)))
     if any(line.form == PLAIN for line in stored):
         told.append(FLOATS)
-    elif recipe.bits == 3:
-        told.append(INT3)
-    elif recipe.bits == 2 and recipe.target != "ort":
-        told.append(INT2_CONTAINER)
+    elif wider := [(line, bits) for line in stored if (bits := _wider(line))]:
+        held = " or ".join(str(bits) for bits in sorted({bits for _, bits in wider}))
+        told.append(WIDER.format(count=len(wider), total=len(stored), held=held))
     return tuple(told)
+
+
+def _wider(line: LayerReport) -> int:
+    """Bits that each code of a layer takes in the file, where it has fewer; 0 elsewhere."""
+    bits = line.grid.split()[0].removeprefix("u").removeprefix("int")
+    held = HELD.get(bits, 0)
+    packed = PLANES in line.choice or 8 * line.bytes_after < held * prod(line.shape)
+    return 0 if packed else held

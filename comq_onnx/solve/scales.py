@@ -13,7 +13,7 @@ import numpy as np
 from comq_onnx.backends.protocol import Array, Backend, Steps
 from comq_onnx.solve.pose import Posed
 
-LOWEST_SHRINK = {8: 0.5, 7: 0.5, 4: 0.25, 3: 0.15, 2: 0.08}
+LOWEST_SHRINK = {8: 0.5, 7: 0.5, 6: 0.4, 5: 0.3, 4: 0.25, 3: 0.15, 2: 0.08}
 """Smallest part of absmax that the search tries, by bits."""
 SHRINKS = 64
 

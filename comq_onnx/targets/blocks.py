@@ -26,7 +26,7 @@ def is_right_side(layout: Layout) -> bool:
 
 
 def stored_bits(layer: Layer, bits: int, packed_int2: bool) -> int:
-    """Bits a code takes in the file: 3-bit codes, and 2-bit codes where they are not packed, lie in 4.
+    """Bits of the type that holds a code, 2, 4 or 8; codes of fewer bits than that may lie in planes.
 
     onnxruntime (1.32) fuses a 2-bit ``[K, N]`` weight whose N is no multiple of 4 to a wrong result: a form
     that it may fuse has 4 bits, and Cast*scale, which it folds to the right floats, has 2.
@@ -92,7 +92,7 @@ def choose_grid(layer: Layer, recipe: Recipe, bits: int, packed_int2: bool) -> t
     if recipe.block_size in ("channel", "tensor"):
         return replace(channel, granularity=recipe.block_size), ""
     right = is_right_side(layer.layout)
-    if recipe.block_size == "auto" and (bits == 8 or not right):
+    if recipe.block_size == "auto" and (bits > 4 or not right):
         return channel, ""
     if recipe.weight_form == "dq" and layer.layout.kind in ("conv", "conv_transpose"):
         return channel, "DequantizeLinear holds a Conv weight per channel only"
@@ -127,8 +127,9 @@ def gather_grid(layer: Layer, recipe: Recipe, bits: int) -> tuple[Grid, str]:
     rows, per_byte = layer.layout.rows, 4 if bits == 2 else 2
     asked = 0 if recipe.block_size in ("auto", "channel", "tensor") else int(recipe.block_size)
     if bits > 4:
-        said = recipe.block_size not in ("auto", "channel")
-        return Grid(bits, recipe.symmetric), "an embedding has one scale per entry" if said else ""
+        said = ["codes of 8, 4 or 2 bits"] if bits < 8 else []
+        said += [] if recipe.block_size in ("auto", "channel") else ["one scale per entry"]
+        return Grid(8, recipe.symmetric), f"an embedding has {' and '.join(said)}" if said else ""
     if rows % per_byte:
         return Grid(8, recipe.symmetric), f"{per_byte} codes to a byte do not divide rows of {rows}: int8"
     block = dividing_block(rows, asked) if asked else 0

@@ -16,7 +16,7 @@ from comq_onnx.graph.layout import from_rows
 from comq_onnx.graph.locate import free_name, node_of
 from comq_onnx.graph.tensors import Tensor
 from comq_onnx.records import Solution
-from comq_onnx.targets.forms import FLOAT_TYPES, Piece
+from comq_onnx.targets.piece import FLOAT_TYPES, Piece
 
 Rounded = MutableMapping[str, tuple[gs.Variable, gs.Variable, gs.Variable]]
 """By name of an activation: its codes, scale and zero point, for all layers that read it"""

@@ -19,7 +19,7 @@ from comq_onnx.graph.precision import element_types
 from comq_onnx.graph.slots import slots_of
 from comq_onnx.graph.tensors import Tensor, array_tensor, dtype_of, float_tensor, quantized_tensor
 from comq_onnx.records import Layer, Solution, ValueGrid
-from comq_onnx.targets.forms import Piece
+from comq_onnx.targets.piece import Piece
 from comq_onnx.targets.placement import Stored
 
 INT32 = np.iinfo(np.int32)

@@ -5,67 +5,16 @@ product, and is recomputed on every call where it does not. ``(Cast(codes) - zer
 to floats when the model is loaded: the speed of the float model from a small file, on any layer.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import TensorProto
 
 from comq_onnx.graph.layout import from_rows, per_column_to_weight
-from comq_onnx.graph.locate import free_name
-from comq_onnx.graph.outside import Outside
-from comq_onnx.graph.tensors import array_tensor, bytes_of, float_tensor, message_of, quantized_tensor
 from comq_onnx.records import Layer, Layout, Solution
 from comq_onnx.targets.blocks import is_right_side, stored_block
-
-FLOAT_TYPES = {
-    "float32": TensorProto.FLOAT,
-    "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16,
-    "float64": TensorProto.DOUBLE,
-}
-
-
-@dataclass
-class Piece:
-    """Nodes that produce one weight, in order, and the bytes of what they read."""
-
-    layer: Layer
-    taken: set[str]
-    """Names in use in the whole model; each new name is added"""
-    half: bool = False
-    """Whether the graph is to be made float16, so that float32 scales take half the bytes in the file"""
-    outside: Outside | None = None
-    """Takes the values of large constants"""
-    nodes: list[gs.Node] = field(default_factory=list)
-    bytes: int = 0
-
-    def name(self, suffix: str) -> str:
-        return free_name(f"{self.layer.weight}_{suffix}", self.taken)
-
-    def integers(self, suffix: str, values: np.ndarray, bits: int) -> gs.Constant:
-        tensor = quantized_tensor(self.name(suffix), values, integer_type(bits, values.dtype == np.int8))
-        self.bytes += bytes_of(tensor)
-        return self._kept(tensor)
-
-    def floats(self, suffix: str, values: np.ndarray) -> gs.Constant:
-        tensor = float_tensor(self.name(suffix), values, self.layer.dtype)
-        self.bytes += bytes_of(tensor) // (2 if self.half and self.layer.dtype == "float32" else 1)
-        return self._kept(tensor)
-
-    def _kept(self, tensor: gs.Constant) -> gs.Constant:
-        if self.outside is not None:
-            self.outside.take(message_of(tensor))
-        return tensor
-
-    def node(self, op: str, inputs: list[gs.Tensor], **attrs: object) -> gs.Variable:
-        name = self.name(op)
-        out = gs.Variable(free_name(f"{name}_output", self.taken))
-        self.nodes.append(gs.Node(op, name, attrs=attrs, inputs=inputs, outputs=[out]))
-        return out
-
-    def cast(self, tensor: gs.Tensor) -> gs.Variable:
-        return self.node("Cast", [tensor], to=FLOAT_TYPES[self.layer.dtype])
+from comq_onnx.targets.piece import Piece, reshape
+from comq_onnx.targets.planes import codes_of_planes, holds_planes
 
 
 @dataclass(frozen=True)
@@ -74,11 +23,6 @@ class LinearPlan:
 
     axis: int
     block: int
-
-
-def integer_type(bits: int, signed: bool) -> int:
-    """The TensorProto element type that packs codes of `bits` (2, 4 or 8)."""
-    return getattr(TensorProto, f"{'' if signed else 'U'}INT{bits}")
 
 
 def is_ragged(solution: Solution, layout: Layout) -> bool:
@@ -138,7 +82,10 @@ def cast_times_scale(piece: Piece, solution: Solution, bits: int) -> gs.Variable
         return per_column_to_weight(per_block[:, 0], layout) if plain else split(per_block, blocks, layout)
 
     codes = from_rows(solution.codes, layout) if plain else split(solution.codes, blocks, layout)
-    steps = piece.cast(piece.integers("quantized", codes, bits))
+    if holds_planes(piece.layer, solution.grid, bits):
+        steps = codes_of_planes(piece, codes, solution.grid.bits)
+    else:
+        steps = piece.cast(piece.integers("quantized", codes, bits))
     if solution.zero_point is not None:
         zero_point = piece.cast(piece.integers("zero_point", placed(solution.zero_point), bits))
         steps = piece.node("Sub", [steps, zero_point])
@@ -166,8 +113,3 @@ def joined(piece: Piece, weight: gs.Variable) -> gs.Variable:
         weight = reshape(piece, weight, (layout.groups, layout.cols, inputs, *kernel))
         weight = piece.node("Transpose", [weight], perm=[0, 2, 1, *range(3, 3 + len(kernel))])
     return reshape(piece, weight, layout.shape)
-
-
-def reshape(piece: Piece, tensor: gs.Variable, shape: tuple[int, ...]) -> gs.Variable:
-    constant = array_tensor(piece.name("shape"), np.asarray(shape, np.int64))
-    return piece.node("Reshape", [tensor, constant])

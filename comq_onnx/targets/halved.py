@@ -17,7 +17,7 @@ from comq_onnx.graph.locate import free_name, names_in, node_of
 from comq_onnx.graph.tensors import bytes_of, float_tensor, values_of
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer
-from comq_onnx.targets.forms import FLOAT_TYPES
+from comq_onnx.targets.piece import FLOAT_TYPES
 from comq_onnx.targets.target import HALVED, Target, Written
 
 Constants = dict[tuple[str, tuple[int, ...]], gs.Constant]

@@ -13,7 +13,7 @@ from comq_onnx.graph.layout import from_rows, per_column_to_weight
 from comq_onnx.graph.locate import free_name
 from comq_onnx.graph.tensors import array_tensor, float_tensor
 from comq_onnx.records import Solution
-from comq_onnx.targets.forms import Piece
+from comq_onnx.targets.piece import Piece
 
 
 def row_bits(bits: int) -> int:

@@ -13,7 +13,7 @@ from comq_onnx.graph.locate import node_of
 from comq_onnx.grid import spread
 from comq_onnx.records import Solution
 from comq_onnx.targets.blocks import stored_block
-from comq_onnx.targets.forms import Piece
+from comq_onnx.targets.piece import Piece
 
 DOMAIN = "com.microsoft"
 INT8_ACTIVATIONS = 4

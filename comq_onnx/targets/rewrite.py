@@ -27,7 +27,6 @@ from comq_onnx.targets.eight_bit import (
 )
 from comq_onnx.targets.forms import (
     LinearPlan,
-    Piece,
     cast_times_scale,
     dequantize_linear,
     plan_linear,
@@ -35,7 +34,9 @@ from comq_onnx.targets.forms import (
 from comq_onnx.targets.lookup import byte_rows, packed_rows
 from comq_onnx.targets.nbits import matmul_nbits, nbits_block
 from comq_onnx.targets.patterns import MATRIX_ADDED, adds_matrix
+from comq_onnx.targets.piece import Piece
 from comq_onnx.targets.placement import Stored
+from comq_onnx.targets.planes import PLANES, holds_planes
 from comq_onnx.targets.ranks import tensor_ranks
 from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, Written
 from comq_onnx.targets.twin import part_products
@@ -172,6 +173,9 @@ def choose_form(draft: Draft, layer: Layer, solution: Solution) -> tuple[LinearP
     if plan and right and form.pays and not fused_pays(layer.layout, bits, plan.block):
         plan = None
         choice = f"a fused product of {layer.layout.rows}x{layer.layout.cols} is slower than float"
+    typed = form.packed_int2 and solution.grid.bits == 2
+    if form.weight_form != "dq" and not typed and holds_planes(layer, solution.grid, bits):
+        return None, bits, note, f"{solution.grid.bits} bits to a code: {PLANES}"
     if form.packed_int2 and bits > solution.grid.bits == 2:
         if form.weight_form == "dq" and plan:
             return plan, bits, f"stored in int4: {MISREAD}", choice

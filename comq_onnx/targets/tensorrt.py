@@ -28,7 +28,8 @@ from comq_onnx.targets.blocks import dividing_block, eight_bit_grid, is_right_si
 from comq_onnx.targets.eight_bit import eight_bit_weight, store_activations
 from comq_onnx.targets.engine_shapes import Shapes, shape_flags
 from comq_onnx.targets.findings import Finding, findings
-from comq_onnx.targets.forms import Piece, dequantize_linear, plan_linear
+from comq_onnx.targets.forms import dequantize_linear, plan_linear
+from comq_onnx.targets.piece import Piece
 from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Site, Stored
 from comq_onnx.targets.rules.tensorrt import IN_FLOAT32, RULES
 from comq_onnx.targets.target import DEQUANTIZE, EIGHT_BIT, Written
@@ -102,6 +103,8 @@ class TensorRT:
             return f"TensorRT has no int4 {layer.op}; give samples, or --activations int8: {stays}"
         if layer.op == "Gather":
             return f"TensorRT has no quantized embeddings: {stays}"
+        if recipe.bits in (5, 6):
+            return f"TensorRT has weights of 4 bits, or of 8 beside 8-bit activations: {stays}"
         if recipe.bits == 8:
             why = held or "its activations are float"
             return f"{why}, and TensorRT has 8-bit weights beside 8-bit activations only: {stays}"
@@ -195,6 +198,12 @@ def check(recipe: Recipe, given: bool) -> None:
         )
     if all_in_eight_bits(recipe, given):
         return
+    if recipe.bits in (5, 6):
+        raise ComqError(
+            "TensorRT has weights of 4 bits, or of 8 beside 8-bit activations",
+            where=f"--weights {recipe.weights}",
+            fix="use --weights int4, or --activations int8",
+        )
     for wide, flag in ((recipe.bits == 8, "--weights int8"), (recipe.first_last == "int8", "--first-last")):
         if wide:
             raise ComqError(

@@ -14,7 +14,7 @@ from comq_onnx.graph.layout import layout_of
 from comq_onnx.grid import Grid
 from comq_onnx.records import Layer
 from comq_onnx.targets.dynamic import dynamic_product
-from comq_onnx.targets.forms import Piece
+from comq_onnx.targets.piece import Piece
 
 DYNAMIC = {"activations": "dynamic"}
 

@@ -33,7 +33,7 @@ from comq_onnx.targets import TARGETS
 from comq_onnx.targets.eight_bit import (
     eight_bit_weight,
 )
-from comq_onnx.targets.forms import Piece
+from comq_onnx.targets.piece import Piece
 from comq_onnx.targets.placement import Placement, Stored
 
 FLOATS = {"Conv", "MatMul", "Gemm", "FusedConv", "FusedMatMul", "FusedGemm"}

@@ -37,7 +37,7 @@ from comq_onnx.targets.eight_bit import (
     room_for_bias,
     store_activations,
 )
-from comq_onnx.targets.forms import Piece
+from comq_onnx.targets.piece import Piece
 from comq_onnx.targets.placement import Placement, Stored
 
 

@@ -17,8 +17,8 @@ from comq_onnx.grid import Grid
 from comq_onnx.recipe import Recipe
 from comq_onnx.records import Layer
 from comq_onnx.targets import TARGETS
-from comq_onnx.targets.forms import Piece
 from comq_onnx.targets.nbits import matmul_nbits, nbits_block, pack
+from comq_onnx.targets.piece import Piece
 
 BODIES = {
     "MatMul": "y = MatMul(x, W)",
