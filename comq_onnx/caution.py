@@ -15,7 +15,7 @@ from comq_onnx.allocate.knapsack import Limit
 from comq_onnx.pricing import Bed
 from comq_onnx.stakes import Problem, within
 
-CAUTIONS = (0.5, 1.0, 2.0, 4.0, 1000.0)
+CAUTIONS = (1.0, 3.0, 1000.0)
 ALIKE = 1.1
 """Ratio of distortions below which the more careful choice is taken"""
 

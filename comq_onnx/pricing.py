@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from comq_onnx.allocate.allocation import Candidate, Point
 from comq_onnx.allocate.curves import Bench, Curve, curve
-from comq_onnx.allocate.distortion import Outputs, Watched, divergence, watched
+from comq_onnx.allocate.distortion import Outputs, Watched, divergence, truth_of, watched
 from comq_onnx.allocate.prices import SMALLEST, Effects, effect_at, effects_of, price_of
 from comq_onnx.allocate.storage import Storage
 from comq_onnx.backends.engine import cpu_engine, on_threads, open_engine
@@ -27,7 +27,7 @@ from comq_onnx.run.sides import sided
 from comq_onnx.run.switched import Switched
 from comq_onnx.run.widen import widen, widened
 
-SAMPLES = 4
+SAMPLES = 3
 """Batches that prices are measured on, evenly from the second half of the calibration data"""
 OF_NETWORKS = 16
 """Batches that whole networks are measured on, those of prices among them"""
@@ -133,7 +133,7 @@ def price_layers(
     (bed, onward), model = open_bed(opened, layers, recipe), load(opened.plan.prepared)
     engine, priced = open_engine(recipe.device, recipe.threads), []
     told = partial(progress, "price")
-    truths = [truth for _, truth in bed.samples][:: bed.every]
+    truths = [truth_of(truth, bed.what) for _, truth in bed.samples[:: bed.every]]
 
     def curve_of(layer: Layer) -> Curve:
         weight = to_rows(weight_values(model, layer), layer.layout).astype(np.float64)

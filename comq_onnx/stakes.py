@@ -6,6 +6,7 @@ The float network is run once for statistics; every layer's loss on every grid a
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -105,27 +106,22 @@ NO_BUDGET: dict[str, Any] = {
 
 def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Problem, Bed]:
     """Measure all that the choice depends on."""
+    plan_ = opened.plan
+    own, wide = governed(plan_.layers, recipe), ends(plan_.layers, recipe)
+    able = [la for la in plan_.layers if la.name not in own and la.name not in wide and not la.in_subgraph]
     measured = with_unlike_halves(opened, recipe)
-    surveyed = survey(measured, recipe, progress)
-    stats = surveyed.collected.stats
-    own = governed(opened.plan.layers, recipe)
-    wide = ends(opened.plan.layers, recipe)
-    open_ = [
-        layer
-        for layer in opened.plan.layers
-        if layer.name not in own
-        and layer.name not in wide
-        and not layer.in_subgraph
-        and (layer.op == "Gather" or stats[layer.name] is not None)
-    ]
+    with ThreadPoolExecutor(1) as beside:  # the model runs meanwhile
+        listed = beside.submit(storages, plan_.prepared, plan_.layers, able, recipe, plan_.placement)
+        stats = survey(measured, recipe, progress).collected.stats
+        options = listed.result()
+    open_ = [layer for layer in able if layer.op == "Gather" or stats[layer.name] is not None]
     if not open_:
         raise ComqError(
             "no layer is left to be chosen for",
             where="budget",
             fix="leave out some rules, or give --calibration-data that reaches the layers",
         )
-    plan_ = opened.plan
-    options = storages(plan_.prepared, plan_.layers, open_, recipe, plan_.placement)
+    options = {layer.name: options[layer.name] for layer in open_}
     bed, priced = price_layers(measured, stats, options, recipe, progress)
     grids, _ = choose_grids(plan_.layers, recipe, plan_.placement)
     whole = file_bytes(plan_.prepared, plan_.layers, grids, recipe, plan_.placement, plan_.halved)

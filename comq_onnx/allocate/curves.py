@@ -24,7 +24,7 @@ from comq_onnx.solve.layer import compensating, solve_layer, unposed
 from comq_onnx.solve.panels import taken
 from comq_onnx.solve.pose import Posed, pose
 
-HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=2)
+HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=2, guarded=False)
 """One rounding with feedback and two sweeps; its losses rank grids as the full solve's do"""
 NEIGHBOURS = {6: (8, 4), 5: (6, 4), 3: (4, 2)}
 """Bits of grids that those of so many bits lie between"""

@@ -22,6 +22,15 @@ Outputs = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What the float network gives for a sample."""
+
+    outputs: Outputs
+    energies: Mapping[str, np.ndarray]
+    """``||y||^2`` of each position of what is watched, logits without their mean"""
+
+
+@dataclass(frozen=True)
 class Watched:
     """A tensor whose distortion counts."""
 
@@ -55,20 +64,36 @@ def _behind(name: str, passed: Sequence[str], makers: Mapping[str, NodeProto]) -
     return maker if maker is not None and not maker.domain else None
 
 
-def noise(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
+def truth_of(outputs: Outputs, what: Sequence[Watched]) -> Truth:
+    """What `noise` compares with; worked out once, for many layers."""
+    watched_ = [one for one in what if outputs[one.tensor].dtype.kind == "f" and outputs[one.tensor].size]
+    return Truth(outputs, {one.tensor: _energy(outputs[one.tensor], one) for one in watched_})
+
+
+def noise(truth: Truth, found: Outputs, what: Sequence[Watched]) -> float:
     """Logarithm of the squared mean of the relative error over positions, that meant over outputs.
 
     Not a mean of logarithms over outputs: a layer that one output alone depends on leaves the others exact.
+    Outputs that `found` lacks are exact.
     """
     powers = []
     for one in what:
-        a, b = _pair(truth, found, one)
-        if a is None or b is None:
+        size, b = truth.energies.get(one.tensor), found.get(one.tensor)
+        if size is None or (b is not None and b.shape != truth.outputs[one.tensor].shape):
             continue
-        error, size = np.square(a - b).sum(axis=-1), np.square(a).sum(axis=-1)
+        error = 0.0 if b is None else _energy(b - truth.outputs[one.tensor], one)
         amplitude = float(np.sqrt(error / np.maximum(size, SMALLEST)).mean())
         powers.append(amplitude**2)
     return float(np.log(max(np.mean(powers), TINY))) if powers else float(np.log(TINY))
+
+
+def _energy(values: np.ndarray, one: Watched) -> np.ndarray:
+    """``||y||^2`` of each position, in float64 but for what lies along its axis."""
+    values = np.atleast_1d(values)
+    values = np.moveaxis(values, one.axis, -1).astype(np.promote_types(values.dtype, np.float32), copy=False)
+    if one.classes and values.shape[-1] > 1:
+        values = values - values.mean(axis=-1, keepdims=True)
+    return np.einsum("...i,...i->...", values, values).astype(np.float64)
 
 
 def divergence(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:

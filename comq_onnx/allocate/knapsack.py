@@ -60,6 +60,7 @@ def choose(costs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[int] | 
     """
     # What can never be chosen would only make all else small beside it, below the solver's tolerance.
     open_ = [np.logical_and.reduce([limit.may_be(i) for limit in limits]) for i in range(len(costs))]
+    open_ = [options & ~_outdone(costs, limits, i) for i, options in enumerate(open_)]
     if not all(options.any() for options in open_):
         return None
     budgets, cuts = [limit.budget for limit in limits], []
@@ -78,6 +79,14 @@ def choose(costs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[int] | 
             for budget, limit, over in zip(budgets, limits, exceeded, strict=True)
         ]
     return None
+
+
+def _outdone(costs: Sequence[np.ndarray], limits: Sequence[Limit], item: int) -> np.ndarray:
+    """Which options of an item cost and take no less than another one; of two alike, the second."""
+    terms = np.stack([costs[item], *(limit.sizes[item] for limit in limits)])
+    no_more = (terms[:, :, None] <= terms[:, None, :]).all(axis=0)
+    """``[i, j]``: i costs and takes no more than j"""
+    return (no_more & (~no_more.T | np.tri(len(no_more), k=-1, dtype=bool).T)).any(axis=0)
 
 
 Cut = tuple[np.ndarray, int]

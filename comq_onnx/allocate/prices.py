@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comq_onnx.allocate.curves import Curve
-from comq_onnx.allocate.distortion import Outputs, Watched, noise
+from comq_onnx.allocate.distortion import Truth, Watched, noise
 from comq_onnx.records import Layer
 from comq_onnx.run.onward import Onward
 
@@ -27,14 +27,14 @@ class Effects:
 
 
 def effects_of(
-    network: Onward, layer: Layer, found: Curve, truths: Sequence[Outputs], what: Sequence[Watched]
+    network: Onward, layer: Layer, found: Curve, truths: Sequence[Truth], what: Sequence[Watched]
 ) -> Effects:
     """Give `layer` each anchor's solution; compare the outputs with the float ones, sample by sample."""
     logs = {}
     for name, solution in found.anchors.items():
         outputs = network.changed(layer, solution)
         pairs = zip(truths, outputs, strict=True)
-        logs[name] = np.array([noise(truth, {**truth, **changed}, what) for truth, changed in pairs])
+        logs[name] = np.array([noise(truth, changed, what) for truth, changed in pairs])
     return Effects(logs)
 
 

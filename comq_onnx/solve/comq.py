@@ -28,7 +28,8 @@ def solve(
 ) -> tuple[Rounded, tuple[Array, Array], str]:
     """Steps ``(G, M, K)`` in natural row order, scales as stored and zero points; losses; and a note.
 
-    The losses, ``(G, M)`` under the posed Gram, are those of the answer and of rounding to nearest.
+    The losses, ``(G, M)`` under the posed Gram, are those of the answer and of rounding to nearest; the
+    answer's twice where it is not guarded by rounding.
 
     `damping` ``(G,)`` is added to the diagonal of each Gram, as a part of its mean live diagonal. `gram`
     takes the place of the posed one while the codes are searched: a better guess of the inputs' true Gram.
@@ -47,7 +48,8 @@ def solve_ordered(
     def piece(part: Posed, groups: slice) -> tuple[Array | None, ...]:
         start = searched(part, backend)
         answer = _columns(part, task_of(part, problem.part(groups)), start, (backend, settings, picks))
-        return _best_of(part, [answer, rtn.solve(part), rtn.rounded(part, *start)])
+        rounded = [rtn.solve(part), rtn.rounded(part, *start)] if settings.guarded else []
+        return _best_of(part, [answer, *rounded])
 
     p, scale, zero, mine, plain = by_pieces(posed, engine, piece)
     return (p, scale, zero), (mine, plain), problem.note
@@ -132,7 +134,8 @@ def _best_of(posed: Posed, answers: list[Rounded]) -> tuple[Array | None, ...]:
     """The best answer of each column under the undamped Gram, the first one among equals.
 
     Damping makes the solver prefer codes that generalise; this keeps it from ever losing to rounding. Returns
-    steps, scales, zero points, and ``(G, M)`` the losses of what is returned and of the second answer.
+    steps, scales, zero points, and ``(G, M)`` the losses of what is returned and of the second answer, or of
+    the only one.
     """
     xp = posed.xp
     losses = [column_losses(posed, posed.weight - spread(scale, posed) * p) for p, scale, _ in answers]
@@ -147,4 +150,4 @@ def _best_of(posed: Posed, answers: list[Rounded]) -> tuple[Array | None, ...]:
         p, scale = xp.where(wide, answer[0], p), xp.where(wide, answer[1], scale)
         if zero is not None:
             zero = xp.where(wide, answer[2], zero)
-    return p, scale, zero, lowest, losses[1]
+    return p, scale, zero, lowest, losses[min(1, len(losses) - 1)]

@@ -18,6 +18,8 @@ class Settings:
     """Whether the Gram's eigenvalues are taken from samples held out, instead of one damping for all"""
     sweeps: int = 10
     """Most sweeps of a start; a column that no longer moves is left alone"""
+    guarded: bool = True
+    """Whether a column that rounding to nearest serves better is rounded"""
 
 
 DEPTH = 4

@@ -33,6 +33,12 @@ class Piece:
     nodes: list[gs.Node] = field(default_factory=list)
     bytes: int = 0
 
+    @property
+    def node_bytes(self) -> int:
+        """About what the nodes take in the file, and all that they read besides `bytes`."""
+        read = {t.name: bytes_of(t) for node in self.nodes for t in node.inputs if isinstance(t, gs.Constant)}
+        return sum(map(_node_bytes, self.nodes)) + max(0, sum(read.values()) - self.bytes)
+
     def name(self, suffix: str) -> str:
         return free_name(f"{self.layer.weight}_{suffix}", self.taken)
 
@@ -69,3 +75,11 @@ def integer_type(bits: int, signed: bool) -> int:
 def reshape(piece: Piece, tensor: gs.Variable, shape: tuple[int, ...]) -> gs.Variable:
     constant = array_tensor(piece.name("shape"), np.asarray(shape, np.int64))
     return piece.node("Reshape", [tensor, constant])
+
+
+def _node_bytes(node: gs.Node) -> int:
+    """Strings have two bytes before them, an attribute about 20, a constant a header of about 12."""
+    named = [node.name, node.op, *(tensor.name for tensor in (*node.inputs, *node.outputs))]
+    held = [tensor for tensor in node.inputs if isinstance(tensor, gs.Constant)]
+    headers = sum(len(tensor.name) + 12 for tensor in held)
+    return sum(len(name) + 2 for name in named) + 20 * len(node.attrs) + headers + 3

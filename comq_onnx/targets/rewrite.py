@@ -156,7 +156,8 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
         raise_barrier(draft.model, layer, draft.ranks, draft.taken)
     replace_weight(draft.model, layer, piece.nodes, weight)
     form = DEQUANTIZE if plan else CAST_SCALE
-    return Written(layer.name, form, piece.bytes, bias, note, more, choice=choice)
+    size = piece.node_bytes
+    return Written(layer.name, form, piece.bytes, bias, note, more, choice=choice, node_bytes=size)
 
 
 def choose_form(draft: Draft, layer: Layer, solution: Solution) -> tuple[LinearPlan | None, int, str, str]:
@@ -256,7 +257,8 @@ def write_gather(draft: Draft, layer: Layer, solution: Solution) -> Written:
         byte_rows(piece, solution, node)
     piece.nodes[-1].outputs[0] = output
     insert_after(graph, node, piece.nodes)
-    return Written(layer.name, CAST_SCALE, piece.bytes, choice=PACKED_ROWS if packed else "")
+    said = PACKED_ROWS if packed else ""
+    return Written(layer.name, CAST_SCALE, piece.bytes, choice=said, node_bytes=piece.node_bytes)
 
 
 def unfused(draft: Draft, layer: Layer) -> str:

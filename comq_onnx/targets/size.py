@@ -55,7 +55,7 @@ def rewritten_bytes(
     recipe: Recipe,
     placement: Placement = NOWHERE,
 ) -> dict[str, int]:
-    """Write made-up codes into `model`, in place; the bytes of each layer's codes, scales and zero points."""
+    """Write made-up codes into `model`, in place; the bytes of what makes each layer's weight."""
     target = TARGETS[recipe.target]
     solved = {layer.name: made_up(layer, grids[layer.name], recipe) for layer in layers}
     if not target.stores_codes:
@@ -63,7 +63,7 @@ def rewritten_bytes(
     grid = ValueGrid(1.0, 0, ActivationKind(signed=False, symmetric=False))
     stored = Stored(placement, {value.tensor: grid for value in placement.values})
     written = target.rewrite(model, layers, solved, recipe, stored)
-    return {w.layer: w.bytes_after for w in written}
+    return {w.layer: w.bytes_after + w.node_bytes for w in written}
 
 
 def _told_apart(solution: Solution, value: float) -> Solution:

@@ -44,6 +44,8 @@ class Written:
     """What was written where that is not quite what was solved"""
     choice: str = ""
     """Why the form is what it is, where that is no fallback"""
+    node_bytes: int = 0
+    """About what the nodes around the codes take in the file"""
 
 
 class Target(Protocol):

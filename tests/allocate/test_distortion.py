@@ -4,9 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from comq_onnx.allocate.distortion import TINY, Watched, divergence, noise, watched
+from comq_onnx.allocate.distortion import TINY, Outputs, Watched, divergence, truth_of, watched
+from comq_onnx.allocate.distortion import noise as noise_of
 
 CLASSES, VALUES = Watched("c", True), Watched("v", False)
+
+
+def noise(truth: Outputs, found: Outputs, what: list[Watched]) -> float:
+    return noise_of(truth_of(truth, what), found, what)
 
 
 def outputs(seed: int) -> dict[str, np.ndarray]:
@@ -49,6 +54,12 @@ def test_an_output_that_stays_exact_halves_the_noise_and_does_not_hide_it() -> N
     alone = noise(truth, found, [VALUES])
     both = noise(truth, {**truth, "v": found["v"]}, [CLASSES, VALUES])
     assert both == pytest.approx(alone - np.log(2), rel=1e-6)
+
+
+def test_an_output_that_was_not_computed_again_is_exact() -> None:
+    truth, found = outputs(0), outputs(1)
+    given = noise(truth, {**truth, "v": found["v"]}, [CLASSES, VALUES])
+    assert noise(truth, {"v": found["v"]}, [CLASSES, VALUES]) == given
 
 
 def test_logits_are_watched_behind_a_softmax() -> None:
