@@ -1,7 +1,7 @@
 """Allocated bits beside uniform ones on real models, at equal size and smaller, and what prices are worth.
 
-For each model: the file of uniform int4 (and int3, which has the same size: its codes lie in 4 bits) is
-written and scored on test data. Then the allocator's file at the size of uniform int4 and at parts of it
+For each model: the files of uniform int4 and int3 are written and scored on test data. Then the allocator's
+file at the size of uniform int4, at parts of it, at the size of uniform int3 and at 85 % of that
 ("measured"); and, as ablations, ranked by dual price without the caution that whole networks are measured
 for, by layer loss alone, and by loss times the size. Every file is solved in full. One file says little about
 a ranking, because a few flipped answers make most of a divergence: its mean over all sizes is told as well.
@@ -28,6 +28,7 @@ from comq_onnx.caution import with_caution
 from comq_onnx.errors import ComqError
 from comq_onnx.graph.io import save
 from comq_onnx.planning import Opened, open_run, silent
+from comq_onnx.pricing import Bed
 from comq_onnx.recipe import Recipe
 from comq_onnx.stakes import Problem, limits_of, pose_problem
 from comq_onnx.writing import stamp
@@ -76,33 +77,47 @@ def bench(model: RealModel, places: Places) -> None:
     base = Recipe(target="ort", quantize_embeddings=model.name in WITH_EMBEDDINGS)
     print(f"\n{model.name}\n\n| storage | bytes | {model.primary} | {model.task_score} |", flush=True)
     print("| --- | ---: | ---: | ---: |", flush=True)
-    opened, seconds, whole = open_run(path, task.calibration, base), 0.0, 0
-    for width in ("int4", "int3"):
+    opened, seconds, sizes = open_run(path, task.calibration, base), 0.0, {}
+    for width in ("int3", "int4"):
         recipe = replace(base, weights=width)  # pyright: ignore[reportArgumentType]
         size, scores, seconds = job.file(open_run(path, task.calibration, recipe), recipe, recipe)
         tell(f"uniform {width}", size, scores, model)
-        whole = whole or size
+        sizes[width] = size
     started = time.monotonic()
     problem, bed = pose_problem(opened, base, silent)
     posing = time.monotonic() - started
     for by in ("measured", "price", "loss", "size"):
         found = []
         for share in SHARES:
-            asked = replace(problem, recipe=replace(base, target_size=f"{int(share * whole)}B"))
-            limits, started = limits_of(asked), time.monotonic()
-            try:
-                if by == "measured":
-                    asked, _ = with_caution(asked, bed, limits)
-                    posing += time.monotonic() - started if share == 1 else 0.0
-                recipe = fitted(ranked(asked, by), limits, path).recipe
-            except ComqError as error:
-                print(f"| by {by}, {share:.0%} | {error.what} | | |", flush=True)
-                continue
-            size, scores, _ = job.file(open_run(path, task.calibration, recipe), recipe, asked.recipe)
-            tell(f"by {by}, {share:.0%}", size, scores, model)
-            found.append(scores[model.primary])
+            scores, spent = allocated(job, (problem, bed), by, (sizes["int4"], share, "int4"), model)
+            posing += spent if by == "measured" and share == 1 else 0.0
+            found.append(scores.get(model.primary, np.nan))
         print(f"| by {by}, geometric mean | | {np.exp(np.mean(np.log(found))):.4g} | |", flush=True)
+    for share in (SHARES[0], SHARES[-1]):
+        allocated(job, (problem, bed), "measured", (sizes["int3"], share, "int3"), model)
     print(f"\ncurves and prices take {posing / seconds:.2f}x of what quantizing takes", flush=True)
+
+
+def allocated(
+    job: Job, posed: tuple[Problem, Bed], by: str, wanted: tuple[int, float, str], model: RealModel
+) -> tuple[dict[str, float], float]:
+    """Scores of the file that is chosen within a share of a size, told; and the seconds that caution took."""
+    (problem, bed), (whole, share, width) = posed, wanted
+    asked = replace(problem, recipe=replace(problem.recipe, target_size=f"{int(share * whole)}B"))
+    limits, started = limits_of(asked), time.monotonic()
+    label = f"by {by}, {share:.0%} of {width}"
+    try:
+        if by == "measured":
+            asked, _ = with_caution(asked, bed, limits)
+        spent = time.monotonic() - started
+        recipe = fitted(ranked(asked, by), limits, job.path).recipe
+    except ComqError as error:
+        print(f"| {label} | {error.what} | | |", flush=True)
+        return {}, 0.0
+    opened = open_run(job.path, job.task.calibration, recipe)
+    size, scores, _ = job.file(opened, recipe, asked.recipe)
+    tell(label, size, scores, model)
+    return scores, spent
 
 
 def tell(what: str, size: int, scores: dict[str, float], model: RealModel) -> None:
