@@ -102,7 +102,7 @@ def test_keys_are_spelled_as_flags_are(tmp_path: Path) -> None:
         ("[quantize]\nweights = 'int4'", "quantize: it is no field of a recipe"),
         ("block-size = '32'\nblock_size = '64'", "block_size: it is set twice"),
         ("weights = 4", "weights: 4 is not text"),
-        ("weights = 'int5'", "weights: 'int5' is not a value of it; use one of int4"),
+        ("weights = 'int1'", "weights: 'int1' is not a value of it; use one of int4"),
         ("symmetric = 1", "symmetric: 1 is not true or false"),
         ("threads = true", "threads: True is not a whole number"),
         ("threads = 1.5", "threads: 1.5 is not a whole number"),

@@ -7,13 +7,13 @@ from comq_onnx.grid import Grid, dequantize, nearest, spread
 
 GRIDS = [
     Grid(bits, symmetric=symmetric, granularity=granularity, block_size=size)
-    for bits in (2, 3, 4, 8)
+    for bits in (2, 3, 4, 5, 6, 8)
     for symmetric in (True, False)
     for granularity, size in (("channel", 0), ("tensor", 0), ("block", 16))
 ]
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 def test_ranges_and_types(bits: int) -> None:
     signed, unsigned = Grid(bits), Grid(bits, symmetric=False)
     assert (signed.lo, signed.hi) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -32,7 +32,7 @@ def test_channel_and_tensor_have_one_block() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"bits": 5}, {"bits": 4, "granularity": "block"}, {"bits": 4, "block_size": 16}]
+    "bad", [{"bits": 1}, {"bits": 4, "granularity": "block"}, {"bits": 4, "block_size": 16}]
 )
 def test_impossible_grids_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=r"bits must be|block_size"):

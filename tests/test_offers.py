@@ -38,11 +38,11 @@ def test_all_weights_and_all_targets(offered):
     for offers in offered.values():
         assert list(offers) == list(CHOICES["target"])
         assert all(list(widths) == [*WIDTHS, ACTIVATIONS] for widths in offers.values())
-    assert WIDTHS == ("int8", "int4", "int3", "int2")
+    assert WIDTHS == ("int8", "int6", "int5", "int4", "int3", "int2")
 
 
 @pytest.mark.parametrize("target", CHOICES["target"])
-@pytest.mark.parametrize("width", ["int8", "int4", "int2"])
+@pytest.mark.parametrize("width", list(WIDTHS))
 def test_offers_are_kept(offered, target, width, tmp_path):
     """The form and grid of each layer of a file that was written are those that were told beforehand."""
     recipe = Recipe(target=target, weights=width, solver="rtn", inputs="float", rules=(f"^table$={width}",))

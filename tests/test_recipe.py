@@ -8,7 +8,7 @@ from comq_onnx import ComqError, Recipe
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("weights", "int5", "--weights"),
+        ("weights", "int1", "--weights"),
         ("solver", "adaround", "--solver"),
         ("target", "tpu", "--target"),
         ("block_size", "48", "--block-size"),

@@ -75,7 +75,7 @@ def test_a_rule_is_split_at_the_last_equals_sign(text: str, expected: Rule) -> N
     [
         ("head", "is no rule; write REGEX=WIDTH"),
         ("=int8", "is no rule"),
-        ("head=int5", "'int5' in 'head=int5' is no width; use one of float, float16, int8"),
+        ("head=int1", "'int1' in 'head=int1' is no width; use one of float, float16, int8"),
         ("head=", "'' in 'head=' is no width"),
         ("head=int4:48", "'48' in 'head=int4:48' is no block size; use one of channel, tensor, 16"),
         ("head=int4:", "'' in 'head=int4:' is no block size"),

@@ -8,6 +8,9 @@ a ranking, because a few flipped answers make most of a divergence: its mean ove
 
     python tools/bench_budgets.py --models ocr-rec,minilm,efficientnet-lite0
 
+With ``--draws`` the files of uniform codes and the allocator's are made on several draws of the calibration
+data, and geometric means of their scores are told.
+
 Models and data come from installed packages; a model whose package is missing is skipped with the reason.
 """
 
@@ -98,6 +101,35 @@ def bench(model: RealModel, places: Places) -> None:
     print(f"\ncurves and prices take {posing / seconds:.2f}x of what quantizing takes", flush=True)
 
 
+def scatter(model: RealModel, places: Places, draws: int) -> None:
+    """Uniform and chosen files on several draws of the calibration data: each file's score, and their means.
+
+    A draw leaves out one batch in so many, another one each time.
+    """
+    path, task = model.file(places), model.task(places)
+    reference = run_all(path, task.test, task.reduce)
+    base = Recipe(target="ort", quantize_embeddings=model.name in WITH_EMBEDDINGS)
+    print(f"\n{model.name}, {draws} draws\n", flush=True)
+    found: dict[str, list[dict[str, float]]] = {}
+    for draw in range(draws):
+        kept = [feed for at, feed in enumerate(task.calibration) if at % max(draws, 2) != draw or draws == 1]
+        job, sizes = Job(path, replace(task, calibration=kept), reference), {}
+        for width in ("int3", "int4"):
+            recipe = replace(base, weights=width)  # pyright: ignore[reportArgumentType]
+            sizes[width], scores, _ = job.file(open_run(path, kept, recipe), recipe, recipe)
+            found.setdefault(f"uniform {width}", []).append(scores)
+        posed = pose_problem(open_run(path, kept, base), base, silent)
+        for width, share in (("int4", 1.0), ("int4", SHARES[-1]), ("int3", 1.0)):
+            scores, _ = allocated(job, posed, "measured", (sizes[width], share, width), model)
+            found.setdefault(f"chosen, {share:.0%} of {width}", []).append(scores)
+    names = list(found["uniform int4"][0])
+    print(f"\n| storage | {' | '.join(names)} | {model.primary} of each draw |")
+    print(f"| --- | {' | '.join('---:' for _ in names)} | --- |")
+    for what, each in found.items():
+        means = [f"{np.exp(np.mean(np.log([max(one[n], 1e-9) for one in each]))):.4g}" for n in names]
+        print(f"| {what} | {' | '.join(means)} | {', '.join(f'{one[model.primary]:.4g}' for one in each)} |")
+
+
 def allocated(
     job: Job, posed: tuple[Problem, Bed], by: str, wanted: tuple[int, float, str], model: RealModel
 ) -> tuple[dict[str, float], float]:
@@ -130,6 +162,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default="ocr-rec,minilm,efficientnet-lite0")
+    parser.add_argument("--draws", type=int, default=0, help="uniform and chosen alone, so many times")
     parser.add_argument("--limit", type=int, help="test samples; for a quick look only")
     parser.add_argument("--cache", type=Path, default=Path("build/zoo"), help="exported models")
     parser.add_argument("--vit", help="folder(s) with vit_cifar10.onnx and cifar10_slice.npz")
@@ -137,7 +170,8 @@ def main() -> None:
     args = parser.parse_args()
     for model in models_of(args.models):
         try:
-            bench(model, Places(args.cache, args.vit, args.sts, args.limit))
+            places = Places(args.cache, args.vit, args.sts, args.limit)
+            scatter(model, places, args.draws) if args.draws else bench(model, places)
         except UnavailableError as reason:
             print(f"{model.name}: skipped, {reason}")
 

@@ -10,13 +10,14 @@ from rich.table import Table
 
 from comq_onnx.evaluate.contents import Contents, Offer, Port, Weight
 from comq_onnx.evaluate.table import add
-from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, EIGHT_BIT, PLAIN
+from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, EIGHT_BIT, PLAIN, PLANES
 
 ACTIVATIONS = "activations"
-SHORT = {DEQUANTIZE: "DQ", CAST_SCALE: "cast", EIGHT_BIT: "W8A8", PLAIN: "float"}
+SHORT = {DEQUANTIZE: "DQ", CAST_SCALE: "cast", PLANES: "planes", EIGHT_BIT: "W8A8", PLAIN: "float"}
 SAID = {
     "DQ": "codes in the file and in memory, a DequantizeLinear before the product",
     "cast": "codes in the file, floats in memory (Cast*scale): saves disk, not time",
+    "planes": "as cast, in just the bits that codes have; a cast has 8, 4, or (ort, web) 2",
     "W8A8": "8-bit weights beside 8-bit activations",
     "float": "float weights on the grid, for a converter that rounds them itself",
 }
@@ -148,8 +149,6 @@ def _legend(found: Contents, reasons: Mapping[str, int]) -> Iterator[str]:
         yield f"  {form}: {SAID.get(form, form)}"
     if any(name == ACTIVATIONS and o.form for name, o in offers):
         yield f"  {EIGHT}: {EIGHT_SAID}"
-    if any(name not in ("int8", "int4", ACTIVATIONS) and o.form for name, o in offers):
-        yield "  cast: codes of 6, 5 and 3 bits lie in bit planes; those of small weights in 8 and 4 bits."
     if any("=" in _width(name, o) for name, o in offers if name != ACTIVATIONS):
         yield "  4=8: int4 asked, int8 given"
     if any(line.op == "Gather" and line.offers for line in found.weights):

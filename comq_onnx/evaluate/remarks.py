@@ -8,8 +8,7 @@ from comq_onnx.recipe import Recipe
 from comq_onnx.records import LayerReport
 from comq_onnx.run.data import Calibration
 from comq_onnx.targets import TARGETS
-from comq_onnx.targets.planes import PLANES
-from comq_onnx.targets.target import HALVED, PLAIN
+from comq_onnx.targets.target import CAST_SCALE, HALVED, PLAIN, PLANES
 
 FAR = (
     "output '{name}' is only {db:.1f} dB close to the float model's: try the file on your task before you "
@@ -20,7 +19,7 @@ HELD = {"2": 4, "3": 4, "5": 8, "6": 8}
 FAR_DB = 10.0
 """Below this a tenth of the output's energy is noise."""
 DISK_ONLY = (
-    "stored as Cast*scale: {count} of {total} layers. That saves disk and download, not time or memory "
+    "stored as Cast*scale or bit planes: {count} of {total} layers. That saves disk and download, not time or memory "
     "(onnxruntime folds them to float when it loads the file); it is not a form for TensorRT."
 )
 DYNAMIC_INT8 = (
@@ -66,7 +65,7 @@ def remarks(
         if output.sqnr_db is not None and output.sqnr_db < FAR_DB:
             told.append(FAR.format(name=output.output, db=output.sqnr_db))
     stored = [line for line in lines if line.form not in ("", HALVED)]
-    folded = [line for line in stored if line.form == "Cast*scale" and line.op != "Gather"]
+    folded = [line for line in stored if line.form in (CAST_SCALE, PLANES) and line.op != "Gather"]
     dequantized = [line for line in stored if line.form == "DequantizeLinear"]
     unfused = [line for line in dequantized if line.op not in ("MatMul", "Gemm")]
     fused = len(dequantized) - len(unfused)
@@ -95,5 +94,5 @@ def _wider(line: LayerReport) -> int:
     """Bits that each code of a layer takes in the file, where it has fewer; 0 elsewhere."""
     bits = line.grid.split()[0].removeprefix("u").removeprefix("int")
     held = HELD.get(bits, 0)
-    packed = PLANES in line.choice or 8 * line.bytes_after < held * prod(line.shape)
+    packed = line.form == PLANES or 8 * line.bytes_after < held * prod(line.shape)
     return 0 if packed else held

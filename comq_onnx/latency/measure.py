@@ -31,9 +31,9 @@ from comq_onnx.run.data import Batch
 from comq_onnx.run.timing import time_models
 from comq_onnx.targets import TARGETS
 from comq_onnx.targets.size import made_up
-from comq_onnx.targets.target import CAST_SCALE, PLAIN
+from comq_onnx.targets.target import CAST_SCALE, PLAIN, PLANES
 
-FOLDED = (CAST_SCALE, PLAIN)
+FOLDED = (CAST_SCALE, PLAIN, PLANES)
 """Forms that are floats once the model is loaded, so that they take as long as float"""
 UNTIMED = {
     "openvino": "OpenVINO is not timed",

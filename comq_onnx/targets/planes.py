@@ -17,8 +17,6 @@ from comq_onnx.grid import Grid
 from comq_onnx.records import Layer
 from comq_onnx.targets.piece import Piece, reshape
 
-PLANES = "bit planes, floats in memory"
-"""What a user is told of a layer stored so"""
 LANES = 8
 """Codes to a byte of a plane"""
 FEWEST = 2048

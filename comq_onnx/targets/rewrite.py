@@ -36,9 +36,9 @@ from comq_onnx.targets.nbits import matmul_nbits, nbits_block
 from comq_onnx.targets.patterns import MATRIX_ADDED, adds_matrix
 from comq_onnx.targets.piece import Piece
 from comq_onnx.targets.placement import Stored
-from comq_onnx.targets.planes import PLANES, holds_planes
+from comq_onnx.targets.planes import holds_planes
 from comq_onnx.targets.ranks import tensor_ranks
-from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, Written
+from comq_onnx.targets.target import CAST_SCALE, DEQUANTIZE, DYNAMIC, EIGHT_BIT, NBITS, PLANES, Written
 from comq_onnx.targets.twin import part_products
 
 PACKED_ROWS = "packed on disk and in memory: rows are unpacked as they are looked up"
@@ -128,8 +128,8 @@ def _form_of(draft: Draft, layer: Layer, solution: Solution) -> tuple[str, str]:
         return CAST_SCALE, PACKED_ROWS if solution.grid.bits <= 4 else ""
     if draft.form.nbits and holds_nbits(draft, layer, solution):
         return NBITS, ""
-    plan, _, note, choice = choose_form(draft, layer, solution)
-    return DEQUANTIZE if plan else CAST_SCALE, "; ".join(filter(None, (note, choice)))
+    plan, bits, note, choice = choose_form(draft, layer, solution)
+    return form_name(plan, layer, solution, bits), "; ".join(filter(None, (note, choice)))
 
 
 def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
@@ -155,9 +155,16 @@ def write_layer(draft: Draft, layer: Layer, solution: Solution) -> Written:
     if plan and right:
         raise_barrier(draft.model, layer, draft.ranks, draft.taken)
     replace_weight(draft.model, layer, piece.nodes, weight)
-    form = DEQUANTIZE if plan else CAST_SCALE
+    form = form_name(plan, layer, solution, bits)
     size = piece.node_bytes
     return Written(layer.name, form, piece.bytes, bias, note, more, choice=choice, node_bytes=size)
+
+
+def form_name(plan: LinearPlan | None, layer: Layer, solution: Solution, bits: int) -> str:
+    """What users know the form by that `choose_form` answers."""
+    if plan:
+        return DEQUANTIZE
+    return PLANES if holds_planes(layer, solution.grid, bits) else CAST_SCALE
 
 
 def choose_form(draft: Draft, layer: Layer, solution: Solution) -> tuple[LinearPlan | None, int, str, str]:
@@ -176,7 +183,7 @@ def choose_form(draft: Draft, layer: Layer, solution: Solution) -> tuple[LinearP
         choice = f"a fused product of {layer.layout.rows}x{layer.layout.cols} is slower than float"
     typed = form.packed_int2 and solution.grid.bits == 2
     if form.weight_form != "dq" and not typed and holds_planes(layer, solution.grid, bits):
-        return None, bits, note, f"{solution.grid.bits} bits to a code: {PLANES}"
+        return None, bits, "", ""
     if form.packed_int2 and bits > solution.grid.bits == 2:
         if form.weight_form == "dq" and plan:
             return plan, bits, f"stored in int4: {MISREAD}", choice

@@ -15,6 +15,7 @@ from comq_onnx.targets.placement import NOTHING_STORED, ActivationRules, Stored
 
 DEQUANTIZE = "DequantizeLinear"
 CAST_SCALE = "Cast*scale"
+PLANES = "bit planes"
 EIGHT_BIT = "int8 kernel"
 DYNAMIC = "MatMulInteger"
 NBITS = "MatMulNBits"
@@ -29,8 +30,8 @@ class Written:
     layer: str
     """Name of the node"""
     form: str
-    """``DequantizeLinear``: kept as codes and fused; ``Cast*scale``: folded to floats at load;
-    ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own;
+    """``DequantizeLinear``: kept as codes and fused; ``Cast*scale`` and ``bit planes``: folded to
+    floats at load;    ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own;
     ``float values``: no codes at all; ``float16``: not quantized but rounded to that; empty: stays."""
     bytes_after: int
     """Packed codes, scales and zero points as they lie in the file"""

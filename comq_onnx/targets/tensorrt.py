@@ -198,12 +198,6 @@ def check(recipe: Recipe, given: bool) -> None:
         )
     if all_in_eight_bits(recipe, given):
         return
-    if recipe.bits in (5, 6):
-        raise ComqError(
-            "TensorRT has weights of 4 bits, or of 8 beside 8-bit activations",
-            where=f"--weights {recipe.weights}",
-            fix="use --weights int4, or --activations int8",
-        )
     for wide, flag in ((recipe.bits == 8, "--weights int8"), (recipe.first_last == "int8", "--first-last")):
         if wide:
             raise ComqError(

@@ -1,5 +1,7 @@
 """What a user must be told is told, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from comq_onnx.evaluate.remarks import remarks
@@ -28,11 +30,9 @@ def test_a_plain_run_needs_no_remark() -> None:
     [
         ({"synthetic": True}, "made-up inputs. The weights were fitted to made-up inputs"),
         ({"fidelity": [30.0, 4.25]}, "output 'y' is only 4.2 dB close"),
-        ({"lines": [line("Conv", "Cast*scale")]}, "stored as Cast*scale: 1 of 1 layers"),
+        ({"lines": [line("Conv", "Cast*scale")]}, "stored as Cast*scale or bit planes: 1 of 1 layers"),
         ({"lines": [line("Gemm", "DequantizeLinear")]}, "low-bit kernels: 1 of 1 layers"),
         ({"lines": [line("Conv", "DequantizeLinear")]}, "recomputed by onnxruntime on every call"),
-        ({"weights": "int3"}, "as large as an int4 file"),
-        ({"weights": "int2"}, "--target ort packs them"),
     ],
 )
 def test_each_remark_has_its_cause(settings: dict, words: str) -> None:
@@ -41,9 +41,26 @@ def test_each_remark_has_its_cause(settings: dict, words: str) -> None:
     assert " | " not in said
 
 
+@pytest.mark.parametrize(
+    ("grid", "size", "held"),
+    [("int3 channel", 36, 4), ("uint2 channel", 36, 4), ("int6 channel", 68, 8), ("int5 b32", 68, 8)],
+)
+def test_codes_that_take_more_bits_than_they_have_are_told(grid: str, size: int, held: int) -> None:
+    wide = LayerReport("n", "Conv", "w", (8, 8), grid, 256, size, form="Cast*scale")
+    planes = replace(wide, form="bit planes", bytes_after=size - 8)
+    said = told([wide, planes, planes])
+    assert f"codes of 1 of 3 layers take more bits in the file than they have, {held}:" in said
+    assert "take more bits" not in told([planes])
+
+
+def test_codes_in_a_type_of_their_own_need_no_remark() -> None:
+    packed = LayerReport("n", "Gemm", "w", (64, 8), "int2 b64", 2048, 160, form="DequantizeLinear")
+    assert "take more bits" not in told([packed], target="ort")
+
+
 def test_float16_weights_are_not_counted() -> None:
     lines = [line("Conv", "Cast*scale"), line("Conv", "float16")]
-    assert "Cast*scale: 1 of 1 layers" in told(lines)
+    assert "bit planes: 1 of 1 layers" in told(lines)
     assert told([line("Conv", "float16")]) == ""
 
 
