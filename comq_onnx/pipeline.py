@@ -269,6 +269,14 @@ def verify_written(draft: Path, opened: Opened, outcome: Outcome, recipe: Recipe
         raise ComqError(
             f"the result fails its check '{fatal[0].name}' ({fatal[0].detail}), so it was not written",
             where=describe(plan_.source),
-            fix="try another --target, or exclude the layer named here with --nodes-to-exclude",
+            fix=_remedy(recipe),
         )
     return checks
+
+
+def _remedy(recipe: Recipe) -> str:
+    """What to try where the written file fails a check."""
+    other = "try another --target, or exclude the layer named here with --nodes-to-exclude"
+    if recipe.activations != "int8" or recipe.reduce_range:
+        return other
+    return f"use --reduce-range where the processor is an x64 without VNNI; {other}"

@@ -82,7 +82,7 @@ def test_what_is_wrong_is_refused(validator: jsonschema.Draft202012Validator) ->
         lambda told: told.update(schema_version=2),
         lambda told: told.update(bytes_after=1.5),
         lambda told: told["recipe"].update(wieghts="int4"),
-        lambda told: told["recipe"].update(weights="int5"),
+        lambda told: told["recipe"].update(weights="int1"),
         lambda told: told["lines"][0].update(sqnr_after="high"),
         lambda told: told["verification"]["checks"][0].pop("ok"),
     )
