@@ -9,6 +9,9 @@ import pytest
 from graphs import model, weight
 
 from comq_onnx import Recipe, pipeline, quantize, reporting
+from comq_onnx.errors import ComqError
+from comq_onnx.evaluate.agreement import Check
+from comq_onnx.evaluate.verify import Verification
 from comq_onnx.parallel import solve_all, survey
 from comq_onnx.planning import open_run
 
@@ -155,3 +158,17 @@ def test_progress_is_told_of_every_stage(
     quantize(net, tmp_path / "q.onnx", data, Recipe(solver="rtn"), lambda s, d, t: seen.update({s: (d, t)}))
     assert list(seen) == ["read", "calibrate", "solve", "verify"]
     assert all(done == total for done, total in seen.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [({}, False), ({"activations": "int8"}, True), ({"activations": "int8", "reduce_range": True}, False)],
+)
+def test_a_file_that_fails_its_check_is_not_written(net, data, fields, told, tmp_path, monkeypatch) -> None:
+    failed = Verification((Check("optimised = unoptimised, exact", False, "'y' deviates by 0.1", True),))
+    monkeypatch.setattr(pipeline, "verify", lambda *_: failed)
+    some = {name: values[:8] for name, values in data.items()}
+    with pytest.raises(ComqError, match="fails its check 'optimised = unoptimised, exact'") as error:
+        quantize(net, tmp_path / "q.onnx", some, target="ort", solver="rtn", **fields)
+    assert ("--reduce-range where the processor is an x64 without VNNI" in str(error.value)) == told
+    assert not list(tmp_path.iterdir())
