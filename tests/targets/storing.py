@@ -71,9 +71,11 @@ def store(
 ) -> Bed:
     """Write `proto` for `target`, with int8 weights and activations unless `how` says otherwise.
 
+    int8 weights keep to 7 bits, so that the file computes the same on processors that add products in 16 bits.
     `bias` is what every layer's compensating bias is filled with.
     """
-    recipe = Recipe(**({"target": target, "weights": "int8", "activations": "int8"} | how))
+    narrow = {"target": target, "weights": "int8", "activations": "int8", "reduce_range": True}
+    recipe = Recipe(**(narrow | how))
     made = plan(proto, recipe, given=True)
     if products:
         rules = replace(TARGETS[target].activations(recipe, True), products=True)
