@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import model, weight
+from graphs import balanced, model, weight
 
 from comq_onnx import ComqError, Recipe, quantize
 from comq_onnx.activations import grouped
@@ -56,8 +56,9 @@ def conv_net() -> onnx.ModelProto:
 
 
 def token_net() -> onnx.ModelProto:
-    up, middle, down = weight(64, 96), weight(96, 96, seed=5), weight(96, 64, seed=2)
-    values = {"U": up, "M": middle, "D": down, "b": weight(96, seed=1), "c": weight(64, seed=3)}
+    products = {"U": weight(64, 96), "M": weight(96, 96, seed=5), "D": weight(96, 64, seed=2)}
+    values = {name: balanced(value) for name, value in products.items()}
+    values |= {"b": weight(96, seed=1), "c": weight(64, seed=3)}
     return named(model(TOKENS, 17, **values))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import model, weight
+from graphs import balanced, model, weight
 
 from comq_onnx import Recipe, quantize
 
@@ -30,7 +30,7 @@ READ = {"l", "o2", "m", "f"}
 
 def block(opset: int = 17) -> onnx.ModelProto:
     shapes = dict.fromkeys("QKVO", (64, 64)) | {"U": (64, 128), "W": (128, 64)}
-    values = {n: weight(*shape, seed=i) for i, (n, shape) in enumerate(shapes.items())}
+    values = {n: balanced(weight(*shape, seed=i)) for i, (n, shape) in enumerate(shapes.items())}
     values |= {f"b{n.lower()}": weight(shape[1], seed=9 + i) for i, (n, shape) in enumerate(shapes.items())}
     numbers = {"quarter": 0.25, "root": 2**0.5, "one": 1.0, "half": 0.5}
     values |= {name: np.array(value, np.float32) for name, value in numbers.items()}

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import model, weight
+from graphs import balanced, model, weight
 
 from comq_onnx import Recipe, quantize
 from comq_onnx.evaluate.report import Report
@@ -31,9 +31,9 @@ def block() -> onnx.ModelProto:
         BLOCK,
         opset=20,
         ir_version=9,
-        w_q=weight(32, 32, seed=1) * np.float32(2),
-        w_up=weight(32, 64, seed=2) * np.float32(3),
-        w_down=weight(64, 32, seed=3),
+        w_q=balanced(weight(32, 32, seed=1)) * np.float32(2),
+        w_up=balanced(weight(32, 64, seed=2)) * np.float32(3),
+        w_down=balanced(weight(64, 32, seed=3)),
         b_down=weight(32, seed=4),
     )
     for node in made.graph.node:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from processor import adds_in_16_bits
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
@@ -85,6 +86,8 @@ def test_openvino(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_image_classifier(tmp_path: Path) -> None:
     needs("skimage")
+    if adds_in_16_bits():
+        pytest.skip("the sample stores 8-bit codes in full: its products overflow without VNNI")
     run("image_classifier/export.py", tmp_path)
     same = numbers(run("image_classifier/classify.py", tmp_path), r"([\d.]+) % as in float")
     assert same["lite0.onnx"] == 100

@@ -82,9 +82,8 @@ def test_layers_that_read_one_tensor_share_its_codes(opset, head, tmp_path):
 
 def test_a_compensating_bias_is_added_in_float():
     bed, feeds, values = one_layer("MatMul", how=DYNAMIC)
-    shifted = store(
-        net("y = MatMul(x, W)", "float[B, 16] x", W=values["W"]), feeds, "ort", bias=0.5, **DYNAMIC
-    )
+    proto = net("y = MatMul(x, W)", "float[B, 16] x", W=values["W"])
+    shifted = store(proto, feeds, "ort", bias=0.5, reduce_range=False, **DYNAMIC)
     np.testing.assert_allclose(
         outputs(shifted.proto, feeds)[0], outputs(bed.proto, feeds)[0] + np.float32(0.5), atol=1e-6
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import model, weight
+from graphs import balanced, model, weight
 from onnx import TensorProto, numpy_helper
 from targets.layer_cases import dequantized, shaped_model, solve_nearest
 from targets.storing import (
@@ -252,9 +252,9 @@ def test_other_convolutions_compute_what_they_should(op, shape, group, head, wei
     channels = shape[1] if op == "ConvTranspose" else shape[0]
     body = f"y = {op}<kernel_shape = {list(shape[2:])}, group = {group}>(x, W, b)"
     feeds = images(2, *(int(size) for size in head.strip("float[] x").split(", ")[1:]))
-    bed = store(
-        net(body, head, W=weight(*shape), b=weight(channels)), feeds, "ort", size_first=True, weights=weights
-    )
+    kernel = balanced(weight(*shape), axis=1)  # exact with codes of all 8 bits
+    how = {"size_first": True, "weights": weights, "reduce_range": False}
+    bed = store(net(body, head, W=kernel, b=weight(channels)), feeds, "ort", **how)
     assert bed.forms() == ["int8 kernel"]
     # The bias is rounded to steps of the products, coarse with few bits: some outputs differ by one step.
     ops = check_runs(bed, feeds, tmp_path, limit=5e-3)

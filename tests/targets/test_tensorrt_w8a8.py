@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import model, weight
+from graphs import balanced, model, weight
 from onnx import TensorProto, numpy_helper
 from targets.layer_cases import initializers
 
@@ -79,10 +79,10 @@ def convs() -> onnx.ModelProto:
 
 
 def block() -> onnx.ModelProto:
-    values = {f"w{name}": weight(64, 64, seed=i) for i, name in enumerate("qkvo")}
+    values = {f"w{name}": balanced(weight(64, 64, seed=i)) for i, name in enumerate("qkvo")}
     values |= {f"b{name}": weight(64, seed=10 + i) for i, name in enumerate("qkvo")}
-    values |= {"w1": weight(64, 128, seed=20), "b1": weight(128, seed=21)}
-    values |= {"w2": weight(128, 64, seed=22), "b2": weight(64, seed=23)}
+    values |= {"w1": balanced(weight(64, 128, seed=20)), "b1": weight(128, seed=21)}
+    values |= {"w2": balanced(weight(128, 64, seed=22)), "b2": weight(64, seed=23)}
     values |= {"ones": np.ones(64, np.float32), "zeros": np.zeros(64, np.float32)}
     values |= {"heads": np.array([0, 0, 4, 16]), "whole": np.array([0, 0, 64])}
     values |= {"half": np.array(0.5, np.float32), "one": np.array(1, np.float32)}
