@@ -100,7 +100,7 @@ def main() -> None:
     "rules",
     multiple=True,
     metavar="REGEX=WIDTH[:BLOCK]",
-    help="Width of these nodes' weights: float, float16, int8, int6 to int2; the last match wins; repeatable.",
+    help="Width of these nodes' weights: float, float16, int8, int6 to int2; the last match wins.",
 )
 @click.option(
     "--keep-float", multiple=True, metavar="REGEX", help="Keep these float, whatever rules say; repeatable."

@@ -30,8 +30,8 @@ class Written:
     layer: str
     """Name of the node"""
     form: str
-    """``DequantizeLinear``: kept as codes and fused; ``Cast*scale`` and ``bit planes``: folded to
-    floats at load;    ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own;
+    """``DequantizeLinear``: kept as codes and fused; ``Cast*scale`` and ``bit planes``: folded to floats at
+    load; ``int8 kernel`` and ``MatMulInteger``: multiplied as integers; ``MatMulNBits``: onnxruntime's own;
     ``float values``: no codes at all; ``float16``: not quantized but rounded to that; empty: stays."""
     bytes_after: int
     """Packed codes, scales and zero points as they lie in the file"""
