@@ -282,8 +282,8 @@ class LayerReport:
     sqnr_after: float | None = None
     """The same as solved, with the compensating bias"""
     form: str = ""
-    """How the writer stored it: ``DequantizeLinear``, ``Cast*scale``, ``bit planes``, ``float16``; empty where
-    it stays"""
+    """How the writer stored it: ``DequantizeLinear``, ``Cast*scale``, ``bit planes``, ``float16``; empty
+    where it stays"""
     reason: str = ""
     """Why it stayed float, or what fell back; empty otherwise"""
     seconds: float = field(default=0.0, compare=False)

@@ -19,8 +19,8 @@ HELD = {"2": 4, "3": 4, "5": 8, "6": 8}
 FAR_DB = 10.0
 """Below this a tenth of the output's energy is noise."""
 DISK_ONLY = (
-    "stored as Cast*scale or bit planes: {count} of {total} layers. That saves disk and download, not time or "
-    "memory (onnxruntime folds them to float when it loads the file); it is not a form for TensorRT."
+    "stored as Cast*scale or bit planes: {count} of {total} layers. That saves disk and download, not time "
+    "or memory (onnxruntime folds them to float when it loads the file); it is not a form for TensorRT."
 )
 DYNAMIC_INT8 = (
     "run by onnxruntime's low-bit kernels: {count} of {total} layers. These round activations to int8 by "
