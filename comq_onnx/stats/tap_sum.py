@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from comq_onnx.backends.engine import single_threaded_blas
 from comq_onnx.backends.protocol import Array
 from comq_onnx.moments import of_shards
 from comq_onnx.records import Drift, InputStats
@@ -129,14 +130,16 @@ class ShardSum:
         """The statistics of this shard, on the host; None where no row was seen. Nothing may follow."""
         gram, cross, residual = self._gram, self._cross, self._residual
         self._gram = self._cross = self._residual = None
-        stats = gram.stats() if gram else None
-        if not stats or not cross:
-            return stats
-        mean, moment, gap = cross.moments()
+        # The rows that are left are multiplied now, and as all others were: on one thread, or bits differ.
+        with single_threaded_blas():
+            stats = gram.stats() if gram else None
+            if not stats or not cross:
+                return stats
+            mean, moment, gap = cross.moments()
+            beside = residual.moments()[:2] if residual else ()
         # E||x||^2 = E||x'||^2 + 2 E[(x - x')^T x'] + E||x - x'||^2
         diagonals = np.einsum("gkk->", stats.gram) + 2 * np.einsum("gkk->", moment)
         total = float(diagonals) + gap
-        beside = residual.moments()[:2] if residual else ()
         return replace(stats, drift=Drift(mean, moment, gap / total if total > 0 else 0.0, *beside))
 
     def _part(self, values: Array, taken: Taken) -> tuple[slice | None, int]:

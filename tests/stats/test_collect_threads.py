@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stats.collecting import conv_net, gaussian, masked, mlp, model_of, run
+from threadpoolctl import threadpool_limits
 
 from comq_onnx.backends.engine import cpu_engine
 from comq_onnx.errors import ComqError
@@ -50,6 +51,20 @@ MODELS = {
 def test_any_number_of_threads_gives_the_same_bits(case: str) -> None:
     one, *others = (run(*MODELS[case], engine=cpu_engine(threads), batch_size=2)[0] for threads in (1, 2, 3))
     assert all(same_bits(one, other) for other in others)
+
+
+FEW_ROWS = "g (float[N, 200] x) => (float[N, 8] y) { y = MatMul(x, w) }"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_that_fill_no_chunk_are_multiplied_on_one_thread(threads: int) -> None:
+    """They are left to the end, behind the batches; some kernels give other bits on more threads."""
+    inputs = {"x": gaussian(40, 200)}
+    with threadpool_limits(1, "blas"):
+        alone, _ = run(model_of(FEW_ROWS, w=gaussian(200, 8)), inputs, batch_size=8)
+    with threadpool_limits(threads, "blas"):
+        found, _ = run(model_of(FEW_ROWS, w=gaussian(200, 8)), inputs, batch_size=8)
+    assert same_bits(alone, found)
 
 
 @pytest.mark.slow
