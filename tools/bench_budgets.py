@@ -111,23 +111,29 @@ def scatter(model: RealModel, places: Places, draws: int) -> None:
     base = Recipe(target="ort", quantize_embeddings=model.name in WITH_EMBEDDINGS)
     print(f"\n{model.name}, {draws} draws\n", flush=True)
     found: dict[str, list[dict[str, float]]] = {}
+    ratios = []
     for draw in range(draws):
         kept = [feed for at, feed in enumerate(task.calibration) if at % max(draws, 2) != draw or draws == 1]
         job, sizes = Job(path, replace(task, calibration=kept), reference), {}
         for width in ("int3", "int4"):
             recipe = replace(base, weights=width)  # pyright: ignore[reportArgumentType]
-            sizes[width], scores, _ = job.file(open_run(path, kept, recipe), recipe, recipe)
+            sizes[width], scores, seconds = job.file(open_run(path, kept, recipe), recipe, recipe)
             found.setdefault(f"uniform {width}", []).append(scores)
+        started = time.monotonic()
         posed = pose_problem(open_run(path, kept, base), base, silent)
+        ratios.append(time.monotonic() - started)
         for width, share in (("int4", 1.0), ("int4", SHARES[-1]), ("int3", 1.0)):
-            scores, _ = allocated(job, posed, "measured", (sizes[width], share, width), model)
+            scores, spent = allocated(job, posed, "measured", (sizes[width], share, width), model)
+            ratios[-1] += spent if (width, share) == ("int4", 1.0) else 0.0
             found.setdefault(f"chosen, {share:.0%} of {width}", []).append(scores)
+        ratios[-1] /= seconds
     names = list(found["uniform int4"][0])
     print(f"\n| storage | {' | '.join(names)} | {model.primary} of each draw |")
     print(f"| --- | {' | '.join('---:' for _ in names)} | --- |")
     for what, each in found.items():
         means = [f"{np.exp(np.mean(np.log([max(one[n], 1e-9) for one in each]))):.4g}" for n in names]
         print(f"| {what} | {' | '.join(means)} | {', '.join(f'{one[model.primary]:.4g}' for one in each)} |")
+    print(f"\ncurves, prices and choice take {np.mean(ratios):.2f}x of what quantizing takes", flush=True)
 
 
 def allocated(
