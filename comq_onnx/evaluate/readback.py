@@ -38,7 +38,7 @@ class ReadWeight:
     codes: np.ndarray | None
     """int16; None where a float weight is stored"""
     values: np.ndarray
-    """float64"""
+    """float64; whole numbers may be integers"""
     initializer: str
     """Name of the codes in the file"""
 
@@ -160,8 +160,10 @@ def _masked(read: ReadWeight, mask: ReadWeight) -> ReadWeight:
 
 
 def _and(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of whole numbers in float64, bit by bit."""
-    return (one.astype(np.int64) & other.astype(np.int64)).astype(np.float64)
+    """Of whole numbers in float64, bit by bit; bytes stay bytes, since a plane of a large weight is large."""
+    small = max(one.max(initial=0), other.max(initial=0)) < 256 and min(one.min(initial=0), other.min()) >= 0
+    kind = np.uint8 if small else np.int64
+    return one.astype(kind) & other.astype(kind)
 
 
 def _summed(read: ReadWeight, node: onnx.NodeProto, scope: Scope) -> ReadWeight:
