@@ -161,7 +161,10 @@ def _masked(read: ReadWeight, mask: ReadWeight) -> ReadWeight:
 
 def _and(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Of whole numbers in float64, bit by bit; bytes stay bytes, since a plane of a large weight is large."""
-    small = max(one.max(initial=0), other.max(initial=0)) < 256 and min(one.min(initial=0), other.min()) >= 0
+    small = (
+        max(one.max(initial=0), other.max(initial=0)) < 256
+        and min(one.min(initial=0), other.min(initial=0)) >= 0
+    )
     kind = np.uint8 if small else np.int64
     return one.astype(kind) & other.astype(kind)
 
