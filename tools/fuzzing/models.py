@@ -60,7 +60,7 @@ def command(path: Path, rng: random.Random) -> tuple[str, ...]:
     if draw < 0.16:
         return ("compare", str(path), str(path), "--samples", "4")
     words = [str(path), "-o", str(path.with_name(OUTPUT)), *QUICK, "--target", rng.choice(TARGETS)]
-    words += ["--weights", rng.choice(("int8", "int4", "int4", "int3", "int2"))]
+    words += ["--weights", rng.choice(("int8", "int6", "int5", "int4", "int4", "int3", "int2"))]
     words += rng.choice(((), ("--quiet",), ("--quiet",), ("--inputs", "quantized"), ("--dry-run",)))
     words += rng.choice(((), (), ("--asymmetric",), ("--solver", "rtn"), ("--activations", "int8")))
     words += rng.choice(((), (), (), ("--quantize-embeddings",), ("--high-precision-dtype", "fp16")))

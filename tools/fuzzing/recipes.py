@@ -57,7 +57,10 @@ KEYS += (
     "device",
 )
 KEYS += ("threads", "metric", "nonsense", "model", "calibration-data")
-USUAL = {"weights": ("int4", "int8", "int3", "int2"), "block-size": ("16", "32", "channel", "tensor", "auto")}
+USUAL = {
+    "weights": ("int4", "int8", "int6", "int5", "int3", "int2"),
+    "block-size": ("16", "32", "channel", "tensor", "auto"),
+}
 USUAL |= {"solver": ("comq", "comq-paper", "gptq", "rtn"), "target": ("ort", "tensorrt", "fakequant")}
 USUAL |= {
     "activations": ("auto", "none", "int8", "dynamic"),
