@@ -86,7 +86,7 @@ def test_what_a_caller_may_write(written: dict[str, Any], held: dict[str, Any]) 
         ({"progres": 1}, "quantize: it has no keyword 'progres'; did you mean progress."),
         ({"bits": 4}, "quantize: it has no keyword 'bits'; did you mean weights."),
         ({"zzz": 4}, "quantize: it has no keyword 'zzz'; see the fields of comq_onnx.Recipe."),
-        ({"weights": 4}, "quantize(weights=): 4 is not text; use one of int4, int8, int3, int2."),
+        ({"weights": 4}, "quantize(weights=): 4 is not text; use one of int4, int8, int6, int5, int3, int2."),
         ({"target": "tpu"}, "quantize(target=): 'tpu' is not a value of it; use one of portable, ort, "),
         ({"threads": "2"}, "quantize(threads=): '2' is not a whole number; write a whole number."),
         ({"memory_gib": "lots"}, "quantize(memory_gib=): 'lots' is not a size; write it as 2GB, "),

@@ -89,7 +89,8 @@ def command(net: Path) -> list[str]:
 
 def test_bash_completes_flags_values_and_commands(tmp_path: Path) -> None:
     assert completed(tmp_path, "--calibration-d") == ["--calibration-data", "--calibration-data-path"]
-    assert completed(tmp_path, "net.onnx", "--weights", "int") == ["int4", "int8", "int3", "int2"]
+    widths = completed(tmp_path, "net.onnx", "--weights", "int")
+    assert widths == ["int4", "int8", "int6", "int5", "int3", "int2"]
     assert completed(tmp_path, "check", "net.onnx", "--list") == ["--list-rules"]
     assert completed(tmp_path, "ch") == ["check"]
     (tmp_path / "chess.onnx").touch()
