@@ -63,7 +63,12 @@ def _floats(layer: Layer, recipe: Recipe) -> list[Storage]:
     whole = Storage("float", "float", None, 4 * elements)
     if not TARGETS[recipe.target].stores_codes:
         return [whole]
-    return [whole, Storage("float16", "float16", None, 2 * elements)]
+    return [whole, Storage("float16", "float16", None, 2 * elements + _cast_bytes(layer))]
+
+
+def _cast_bytes(layer: Layer) -> int:
+    """About what the Cast of a weight in float16 takes: its names are made of that of the weight."""
+    return 60 + 5 * len(layer.weight)
 
 
 def _grids(layer: Layer, recipe: Recipe, where: Placement) -> dict[str, Grid]:

@@ -8,6 +8,7 @@ from breadth.backend import WEIGHTS, Case, cases, freeze
 from breadth.outcome import distance, try_case
 from check_backend import ORT, RECIPES, reasons, run
 from graphs import model, weight
+from processor import adds_in_16_bits
 
 from comq_onnx import ComqError
 
@@ -56,7 +57,9 @@ def test_every_case_is_quantized_or_has_a_reason(every_case):
 def test_cases_with_weights_by_every_recipe(name, every_case):
     tried = run(name, with_a_weight(every_case))
     assert [(case.name, found.why) for case, found in tried if found.kind == "defect"] == []
-    assert sum(found.kind == "quantized" for _, found in tried) >= 50
+    # Where products overflow, the files in which they do are refused.
+    least = 20 if RECIPES[name][0].activations == "int8" and adds_in_16_bits() else 50
+    assert sum(found.kind == "quantized" for _, found in tried) >= least
 
 
 def test_some_cases(every_case):

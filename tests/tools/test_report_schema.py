@@ -49,7 +49,9 @@ RECIPES = {
     "plain": Recipe(),
     "asymmetric": Recipe(symmetric=False, weights="int8", rules=("y=int4:32",)),
     "budget": Recipe(target_size="0.5x", effort="fast"),
-    "activations": Recipe(target="ort", weights="int8", activations="int8", size_first=True),
+    "activations": Recipe(
+        target="ort", weights="int8", activations="int8", size_first=True, reduce_range=True
+    ),
 }
 
 
