@@ -132,6 +132,19 @@ def test_a_storage_takes_the_bytes_that_the_file_grows_by() -> None:
                 assert abs((size - whole) - (storage.bytes - own)) <= 100, storage
 
 
+def test_a_weight_in_float16_takes_the_bytes_that_the_file_grows_by() -> None:
+    made = plan(net(), Recipe(target="ort"))
+    found = storages(made.prepared, made.layers, made.layers, Recipe(target="ort"), made.placement)
+    for layer in made.layers:
+        sizes, told = {}, {s.name: s.bytes for s in found[layer.name] if s.grid is None}
+        for width in ("float", "float16"):
+            recipe = Recipe(target="ort", rules=(f"^{layer.name}$={width}",))
+            part = plan(net(), recipe)
+            held = (part.grids, recipe, part.placement, part.halved)
+            sizes[width] = file_bytes(part.prepared, part.layers, *held)
+        assert abs((sizes["float"] - sizes["float16"]) - (told["float"] - told["float16"])) <= 20
+
+
 def test_a_budget_that_the_float_model_keeps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ComqError, match="keeps the budget, so nothing is to be quantized"):
         run(tmp_path, target_size="9MB")

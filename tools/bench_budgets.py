@@ -125,7 +125,8 @@ def scatter(model: RealModel, places: Places, draws: int) -> None:
         for width, share in (("int4", 1.0), ("int4", SHARES[-1]), ("int3", 1.0)):
             scores, spent = allocated(job, posed, "measured", (sizes[width], share, width), model)
             ratios[-1] += spent if (width, share) == ("int4", 1.0) else 0.0
-            found.setdefault(f"chosen, {share:.0%} of {width}", []).append(scores)
+            if scores:  # the budget could be kept
+                found.setdefault(f"chosen, {share:.0%} of {width}", []).append(scores)
         ratios[-1] /= seconds
     names = list(found["uniform int4"][0])
     print(f"\n| storage | {' | '.join(names)} | {model.primary} of each draw |")

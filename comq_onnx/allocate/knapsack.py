@@ -84,9 +84,10 @@ def choose(costs: Sequence[np.ndarray], limits: Sequence[Limit]) -> list[int] | 
 def _outdone(costs: Sequence[np.ndarray], limits: Sequence[Limit], item: int) -> np.ndarray:
     """Which options of an item cost and take no less than another one; of two alike, the second."""
     terms = np.stack([costs[item], *(limit.sizes[item] for limit in limits)])
-    no_more = np.all(terms[:, :, None] <= terms[:, None, :], axis=0).reshape(2 * (len(costs[item]),))
-    """``[i, j]``: i costs and takes no more than j"""
-    return np.any(no_more & (~no_more.T | np.tri(len(no_more), k=-1, dtype=bool).T), axis=0)
+    # [i, j]: i costs and takes no more than j
+    no_more = np.logical_and.reduce(terms[:, :, None] <= terms[:, None, :], axis=0)
+    first = np.triu(np.ones(no_more.shape, dtype=bool), 1)
+    return np.logical_or.reduce(no_more & (~no_more.T | first), axis=0)
 
 
 Cut = tuple[np.ndarray, int]

@@ -11,6 +11,7 @@ from run.foreign import net, net_batches, save, scales_along_rows
 from comq_onnx import Recipe, quantize
 from comq_onnx.evaluate.parity import Limits, parity
 from comq_onnx.run.openvino_ import openvino_missing
+from comq_onnx.targets import planes
 
 GLYPHS = Path(__file__).parents[2] / "samples" / "glyphs"
 OPENVINO = ["OpenVINO = onnxruntime, exact", "OpenVINO = onnxruntime, as deployed"]
@@ -53,6 +54,30 @@ def test_openvino_on_a_small_network(weights, tmp_path):
 @pytest.mark.parametrize("weights", ["int4", "int8", "int2"])
 def test_node_on_a_small_network(weights, tmp_path, node_folder):
     passed(parity(written(tmp_path, weights), net_batches(2), ["node", "web"], Limits()), NODE)
+
+
+@here
+@pytest.mark.openvino
+@pytest.mark.parametrize("weights", ["int6", "int5", "int3"])
+def test_openvino_reads_bit_planes(weights, tmp_path, monkeypatch):
+    passed(
+        parity(in_planes(tmp_path, weights, monkeypatch), net_batches(2), ["openvino"], Limits()), OPENVINO
+    )
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("weights", ["int6", "int5", "int3"])
+def test_node_reads_bit_planes(weights, tmp_path, monkeypatch, node_folder):
+    file = in_planes(tmp_path, weights, monkeypatch)
+    passed(parity(file, net_batches(2), ["node", "web"], Limits()), NODE)
+
+
+def in_planes(folder, weights, monkeypatch):
+    """The small network with planes in it, which its weights are too small for."""
+    monkeypatch.setattr(planes, "FEWEST", 0)
+    file = written(folder, weights)
+    assert any(name.endswith("_planes") for name in (t.name for t in onnx.load(file).graph.initializer))
+    return file
 
 
 @here
