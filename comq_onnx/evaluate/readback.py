@@ -76,7 +76,7 @@ def trace(name: str, scope: Scope) -> ReadWeight:
         raise ComqError("it is not computed from initializers", where=name)
     if node.op_type == "DequantizeLinear":
         return _dequantized(node, scope)
-    if node.op_type not in STEPS:
+    if node.op_type not in STEPS or (node.op_type == "ReduceSum" and len(node.input) < 2):
         raise ComqError(f"it is computed by a {node.op_type}", where=name)
     first = trace(node.input[0], scope)
     if node.op_type == "BitwiseAnd":
