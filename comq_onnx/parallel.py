@@ -23,13 +23,14 @@ class Survey:
     collected: Collected
 
 
-def survey(opened: Opened, recipe: Recipe, progress: Progress = silent) -> Survey:
-    """Run the float model once over the samples and sum what its layers see."""
+def survey(opened: Opened, recipe: Recipe, progress: Progress = silent, thin: int = 1) -> Survey:
+    """Run the float model once over the samples and sum what its layers see, convolutions in one sample of
+    `thin`."""
     told = partial(progress, "calibrate")
     engine = open_engine(recipe.device, recipe.threads)
     ready = load(opened.plan.prepared)
     collected = collect(
-        ready, opened.plan.layers, opened.calibration, recipe, told, engine, recipe.run_device
+        ready, opened.plan.layers, opened.calibration, recipe, told, engine, recipe.run_device, thin
     )
     return Survey(opened, collected)
 

@@ -34,6 +34,8 @@ Model = str | Path | onnx.ModelProto
 SIZE = "--target-size"
 STAMP = 1024
 """Bytes for the names of the calibration and the version in the file's metadata; the recipe's come on top"""
+THIN, LEAST = 3, 16
+"""For curves, convolutions are looked at in one sample of so many, but in so many samples at least."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Pr
     measured = with_unlike_halves(opened, recipe)
     with ThreadPoolExecutor(1) as beside:  # the model runs meanwhile
         listed = beside.submit(storages, plan_.prepared, plan_.layers, able, recipe, plan_.placement)
-        stats = survey(measured, recipe, progress).collected.stats
+        thin = max(1, min(THIN, measured.calibration.samples // LEAST))
+        stats = survey(measured, recipe, progress, thin).collected.stats
         options = listed.result()
     open_ = [layer for layer in able if layer.op == "Gather" or stats[layer.name] is not None]
     if not open_:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from comq_onnx.allocate.prices import effects_of
 from comq_onnx.allocate.storage import storages
 from comq_onnx.budget import parse_size
 from comq_onnx.errors import ComqError
@@ -75,6 +76,22 @@ def test_the_file_is_never_larger_than_asked_for(tmp_path: Path, share: float) -
     lines = {line.name: line.grid for line in report.quantized}  # pyright: ignore[reportAttributeAccessIssue]
     assert all(lines[p.layer] == p.chosen for p in allocation.prices if p.layer in lines)
     open_session(out).run(samples(1)[0])
+
+
+def test_small_layers_are_measured_on_the_first_anchor_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = {}
+
+    def spied(onward, layer, solutions, *rest):
+        tried[layer.name] = list(solutions)
+        return effects_of(onward, layer, solutions, *rest)
+
+    monkeypatch.setattr("comq_onnx.pricing.effects_of", spied)
+    monkeypatch.setattr("comq_onnx.pricing.SMALL", 0.5)  # fc3 has less than half of the mean
+    run(tmp_path, target_size="0.3x")
+    assert {name: len(names) for name, names in tried.items()} == {"fc1": 2, "fc2": 2, "fc3": 1}
+    assert all(names[0].startswith("int4") for names in tried.values())
 
 
 def test_more_budget_never_costs_predicted_error(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from comq_onnx.solve.layer import compensating, solve_layer, unposed
 from comq_onnx.solve.panels import taken
 from comq_onnx.solve.pose import Posed, pose
 
-HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=2, guarded=False)
-"""One rounding with feedback and two sweeps; its losses rank grids as the full solve's do"""
+HURRIED = Settings(rounds=((1.0,),), kicks=0, sweeps=1, guarded=False)
+"""One rounding with feedback and one sweep; its losses rank grids as the full solve's do"""
 NEIGHBOURS = {6: (8, 4), 5: (6, 4), 3: (4, 2)}
 """Bits of grids that those of so many bits lie between"""
-CHANNELS = 96
+CHANNELS = 64
 """Output channels that losses are compared on, evenly spaced"""
 NOT_MEASURED = Quality(0.0, 0.0, 0.0)
 Trial = Callable[[Grid], tuple[float, Solution]]
@@ -100,9 +100,13 @@ def between(grids: Mapping[str, Grid]) -> dict[str, tuple[str, str]]:
     """Grids whose losses are the geometric mean of two others', by name, each after those it needs.
 
     A middle size of block lies between the largest and the smallest; 6 bits lie between 8 and 4, 5 between 6
-    and 4, 3 between 4 and 2.
+    and 4, 3 between 4 and 2, of the same blocks, or of the largest where there are none of those.
     """
     named = {grid: name for name, grid in grids.items()}
+    largest: dict[int, str] = {}
+    for name, grid in sorted(grids.items(), key=lambda item: _fineness(item[1])):
+        if grid.granularity != "tensor":
+            largest.setdefault(grid.bits, name)
     found = {}
     for bits in (4, 2):
         listed = sorted((grid for grid in named if grid.bits == bits), key=_fineness)
@@ -110,7 +114,10 @@ def between(grids: Mapping[str, Grid]) -> dict[str, tuple[str, str]]:
             coarse, middle, fine = (named[grid] for grid in listed)
             found[middle] = (coarse, fine)
     for name, grid in grids.items():
-        pair = tuple(named.get(replace(grid, bits=bits), "") for bits in NEIGHBOURS.get(grid.bits, ()))
+        pair = tuple(
+            named.get(replace(grid, bits=bits), largest.get(bits, ""))
+            for bits in NEIGHBOURS.get(grid.bits, ())
+        )
         if pair and all(pair):
             found[name] = pair
     return found

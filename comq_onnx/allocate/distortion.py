@@ -28,6 +28,8 @@ class Truth:
     outputs: Outputs
     energies: Mapping[str, np.ndarray]
     """``||y||^2`` of each position of what is watched, logits without their mean"""
+    probabilities: Mapping[str, np.ndarray]
+    """Softmax of what holds logits, along the last axis"""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,11 @@ def _behind(name: str, passed: Sequence[str], makers: Mapping[str, NodeProto]) -
 
 
 def truth_of(outputs: Outputs, what: Sequence[Watched]) -> Truth:
-    """What `noise` compares with; worked out once, for many layers."""
+    """What others are compared with; worked out once, for many networks."""
     watched_ = [one for one in what if outputs[one.tensor].dtype.kind == "f" and outputs[one.tensor].size]
-    return Truth(outputs, {one.tensor: _energy(outputs[one.tensor], one) for one in watched_})
+    energies = {one.tensor: _energy(outputs[one.tensor], one) for one in watched_}
+    classes = [one for one in watched_ if one.classes]
+    return Truth(outputs, energies, {one.tensor: _softmax(outputs[one.tensor], one) for one in classes})
 
 
 def noise(truth: Truth, found: Outputs, what: Sequence[Watched]) -> float:
@@ -89,42 +93,46 @@ def noise(truth: Truth, found: Outputs, what: Sequence[Watched]) -> float:
 
 def _energy(values: np.ndarray, one: Watched) -> np.ndarray:
     """``||y||^2`` of each position, in float64 but for what lies along its axis."""
-    values = np.atleast_1d(values)
-    values = np.moveaxis(values, one.axis, -1).astype(np.promote_types(values.dtype, np.float32), copy=False)
+    values = _along_last(values, one)
     if one.classes and values.shape[-1] > 1:
         values = values - values.mean(axis=-1, keepdims=True)
     return np.einsum("...i,...i->...", values, values).astype(np.float64)
 
 
-def divergence(truth: Outputs, found: Outputs, what: Sequence[Watched]) -> float:
+def divergence(truth: Truth, found: Outputs, what: Sequence[Watched]) -> float:
     """KL of classes, squared relative error of others; the mean over outputs."""
     parts = []
     for one in what:
-        a, b = _pair(truth, found, one)
-        if a is None or b is None:
+        if one.tensor not in truth.energies or found[one.tensor].shape != truth.outputs[one.tensor].shape:
             continue
+        error = found[one.tensor] - truth.outputs[one.tensor]
         if one.classes:
-            p, q = log_softmax(a), log_softmax(b)
-            parts.append(float((np.exp(p) * (p - q)).sum(axis=-1).mean()))
+            parts.append(_kl(truth.probabilities[one.tensor], _along_last(error, one)))
         else:
-            parts.append(float(np.square(a - b).sum() / max(np.square(a).sum(), SMALLEST)))
+            parts.append(float(_energy(error, one).sum() / max(truth.energies[one.tensor].sum(), SMALLEST)))
     return float(np.mean(parts)) if parts else 0.0
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+def _kl(p: np.ndarray, moved: np.ndarray) -> float:
+    """``KL(p || q)``, the mean over positions, where q's logits are p's and `moved`.
+
+    ``log sum p exp(d) - sum p d``: of the differences alone, so that float32 does where p and q are close.
+    """
+    by = moved - np.einsum("...i,...i->...", p, moved)[..., None]
+    top = np.maximum(by.max(axis=-1, keepdims=True), 0.0)
+    near = np.log1p(np.einsum("...i,...i->...", p, np.expm1(np.minimum(by, 1.0))).astype(np.float64))
+    far = np.log(np.einsum("...i,...i->...", p, np.exp(by - top)).astype(np.float64)) + top[..., 0]
+    return float(np.where(top[..., 0] <= 1.0, near, far).mean())
 
 
-def _pair(truth: Outputs, found: Outputs, one: Watched) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Both as float64, logits without their mean, which a Softmax does not see; None where of no use."""
-    a, b = truth[one.tensor], found[one.tensor]
-    if a.dtype.kind != "f" or a.shape != b.shape or not a.size:
-        return None, None
-    a, b = np.atleast_1d(a.astype(np.float64)), np.atleast_1d(b.astype(np.float64))
-    if one.axis != -1:
-        a, b = np.moveaxis(a, one.axis, -1), np.moveaxis(b, one.axis, -1)
-    if one.classes and a.shape[-1] > 1:
-        a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
-    return a, b
+def _softmax(values: np.ndarray, one: Watched) -> np.ndarray:
+    values = _along_last(values, one)
+    shares = np.exp(values - values.max(axis=-1, keepdims=True))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def _along_last(values: np.ndarray, one: Watched) -> np.ndarray:
+    """The values, at least float32, with the axis of the classes behind the others."""
+    values = np.moveaxis(np.atleast_1d(values), one.axis, -1)
+    return values.astype(np.promote_types(values.dtype, np.float32), copy=False)

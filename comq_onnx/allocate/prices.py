@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comq_onnx.allocate.curves import Curve
 from comq_onnx.allocate.distortion import Truth, Watched, noise
-from comq_onnx.records import Layer
+from comq_onnx.records import Layer, Solution
 from comq_onnx.run.onward import Onward
 
 SMALLEST = 1e-14
@@ -27,11 +26,15 @@ class Effects:
 
 
 def effects_of(
-    network: Onward, layer: Layer, found: Curve, truths: Sequence[Truth], what: Sequence[Watched]
+    network: Onward,
+    layer: Layer,
+    solutions: Mapping[str, Solution],
+    truths: Sequence[Truth],
+    what: Sequence[Watched],
 ) -> Effects:
-    """Give `layer` each anchor's solution; compare the outputs with the float ones, sample by sample."""
+    """Give `layer` each of `solutions`, by the name of its grid; compare the outputs with the float ones."""
     logs = {}
-    for name, solution in found.anchors.items():
+    for name, solution in solutions.items():
         outputs = network.changed(layer, solution)
         pairs = zip(truths, outputs, strict=True)
         logs[name] = np.array([noise(truth, changed, what) for truth, changed in pairs])

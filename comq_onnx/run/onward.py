@@ -6,6 +6,7 @@ cuts are changed in the network that begins at the first of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, helper
@@ -18,7 +19,7 @@ from comq_onnx.run.switched import Switched
 
 LAYERS = 4
 """From cut to cut"""
-Spread = Callable[[Callable[[Batch], Batch], Iterable[Batch]], Iterable[Batch]]
+Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class Onward:

@@ -74,6 +74,7 @@ def collect(
     on_batch: OnBatch | None = None,
     engine: Engine | None = None,
     device: str = "cpu",
+    thin: int = 1,
 ) -> Collected:
     """Run the float model over the data and sum the inputs of `layers`.
 
@@ -97,12 +98,15 @@ def collect(
     device
         What runs the model: ``cpu``, or ``cuda:i``, from where activations go to an engine on the same GPU
         without a copy.
+    thin
+        Convolutions of many positions are looked at in one sample of so many.
 
     ComqError where the model does not run, an activation is not finite, or the mask does not fit.
     """
     engine = engine or cpu_engine()
     taps = taps_of(layers)
     survey = replace(_survey(model, calibration, recipe, engine), on_batch=on_batch, device=device)
+    survey = replace(survey, sampling=replace(survey.sampling, thin=thin))
     passes = _passes(taps, survey, recipe.memory_gib)
     limit = memory_limit(recipe.memory_gib)
     scratch = Scratch() if sum(HALVES * 8 * tap.groups * tap.rows**2 for tap in taps) > limit else None

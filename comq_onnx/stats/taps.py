@@ -69,6 +69,8 @@ class Sampling:
     samples: int
     shards: int = 2
     """Parts of the samples, one behind the other, that are summed apart; an even number"""
+    thin: int = 1
+    """A convolution of more positions than are looked at is looked at in one sample of so many."""
 
     def shard(self, number: int) -> tuple[int, int]:
         """The numbers of a shard's first sample, and of the one behind its last."""
@@ -77,6 +79,8 @@ class Sampling:
 
     def positions(self, tap: Tap, total: int, sample: int) -> np.ndarray:
         """Flat output positions of one sample, of `total`."""
+        if total > POSITIONS and sample % self.thin:
+            return np.arange(0)
         wanted = max(ROWS_AT_LEAST, ROWS_PER_INPUT * tap.rows)
         limit = max(POSITIONS, -(-wanted // max(1, self.samples)))
         return sample_positions(total, self.seed, tap.tensor, sample, limit)
@@ -98,7 +102,9 @@ def rows_of(tap: Tap, activation: Any, sampling: Sampling, first: int, xp: Any =
     if tap.geometry is not None:
         for i, image in enumerate(activation):
             total = math.prod(output_size(image.shape[1:], tap.geometry))
-            yield patches(image, tap.geometry, sampling.positions(tap, total, first + i), xp)
+            where = sampling.positions(tap, total, first + i)
+            if len(where) or not total:
+                yield patches(image, tap.geometry, where, xp)
         return
     if tap.kind == "left":
         activation = activation[:, None] if activation.ndim == 1 else activation
@@ -114,6 +120,8 @@ def outputs_of(tap: Tap, values: Any, sampling: Sampling, first: int, xp: Any = 
     for i, image in enumerate(values):
         channels, total = len(image), math.prod(image.shape[1:])
         where = sampling.positions(tap, total, first + i)
+        if total and not len(where):
+            continue
         found = image.reshape(channels, total)[:, xp.asarray(where)]
         yield found.reshape(tap.groups, tap.cols, -1).swapaxes(1, 2)
 

@@ -106,6 +106,16 @@ def test_three_bits_lie_between_four_and_two_of_the_same_blocks():
     assert between({"int3": Grid(3), "int4": Grid(4, granularity="tensor"), "int2": Grid(2)}) == {}
 
 
+def test_where_the_same_blocks_are_missing_the_largest_stand_in():
+    grids = {"int8": Grid(8), "int6": Grid(6), "int5": Grid(5), "int3": Grid(3), "int2": Grid(2)}
+    grids |= {f"int4 b{size}": Grid(4, True, "block", size) for size in (32, 128)}
+    assert between(grids) == {
+        "int6": ("int8", "int4 b128"),
+        "int5": ("int6", "int4 b128"),
+        "int3": ("int4 b128", "int2"),
+    }
+
+
 def test_blocks_of_a_middle_size_lie_between_the_others():
     rows, x = 256, np.random.default_rng(6).normal(size=(1200, 256))
     weight = np.random.default_rng(7).standard_t(5, size=(1, rows, 150))

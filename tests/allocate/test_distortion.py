@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from comq_onnx.allocate.distortion import TINY, Outputs, Watched, divergence, truth_of, watched
+from comq_onnx.allocate.distortion import TINY, Outputs, Watched, truth_of, watched
+from comq_onnx.allocate.distortion import divergence as divergence_of
 from comq_onnx.allocate.distortion import noise as noise_of
 
 CLASSES, VALUES = Watched("c", True), Watched("v", False)
@@ -12,6 +13,10 @@ CLASSES, VALUES = Watched("c", True), Watched("v", False)
 
 def noise(truth: Outputs, found: Outputs, what: list[Watched]) -> float:
     return noise_of(truth_of(truth, what), found, what)
+
+
+def divergence(truth: Outputs, found: Outputs, what: list[Watched]) -> float:
+    return divergence_of(truth_of(truth, what), found, what)
 
 
 def outputs(seed: int) -> dict[str, np.ndarray]:
@@ -33,6 +38,18 @@ def test_divergence_is_kl_of_classes_and_relative_error_of_values() -> None:
     assert divergence(truth, found, [VALUES]) == pytest.approx(relative)
     assert divergence(truth, found, [CLASSES, VALUES]) == pytest.approx((kl + relative) / 2)
     assert divergence(truth, truth, [CLASSES, VALUES]) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("apart", [1e-5, 1e-3, 0.1, 3.0, 60.0])
+def test_divergence_of_float32_is_that_of_float64_however_near(apart: float) -> None:
+    truth = {"c": outputs(0)["c"] * 5}
+    found = {"c": truth["c"] + np.float32(apart) * outputs(1)["c"]}
+    wide = [{"c": each["c"].astype(np.float64)} for each in (truth, found)]
+    p, q = ((x - x.max(-1, keepdims=True)) for x in (wide[0]["c"], wide[1]["c"]))
+    p, q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (p, q))
+    kl = float((np.exp(p) * (p - q)).sum(-1).mean())
+    assert divergence(*wide, [CLASSES]) == pytest.approx(kl, rel=1e-4)
+    assert divergence(truth, found, [CLASSES]) == pytest.approx(kl, rel=2e-3)
 
 
 def test_noise_does_not_see_what_softmax_does_not() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comq_onnx.allocate.curves import Curve
 from comq_onnx.allocate.distortion import TINY, Watched, truth_of
 from comq_onnx.allocate.prices import Effects, effect_at, effects_of, price_of
 
@@ -24,14 +23,14 @@ class Scaled:
 
 def test_an_effect_is_the_relative_error_of_the_outputs_squared():
     truths = [truth_of({"y": np.ones(4), "other": np.zeros(1)}, WATCHED)] * 2
-    found = effects_of(Scaled(), None, Curve(LOSSES, {"int4": 0.1, "int2": 0.3}), truths, WATCHED)  # type: ignore[arg-type]
+    found = effects_of(Scaled(), None, {"int4": 0.1, "int2": 0.3}, truths, WATCHED)  # type: ignore[arg-type]
     assert np.exp(found.logs["int4"]) == pytest.approx([0.01, 0.04])
     assert np.exp(found.logs["int2"]) == pytest.approx([0.09, 0.36])
 
 
 def test_outputs_that_do_not_change_are_next_to_nothing():
     truths = [truth_of({"y": np.ones(4)}, WATCHED)] * 2
-    found = effects_of(Scaled(), None, Curve(LOSSES, {"int4": 0.0}), truths, WATCHED)  # type: ignore[arg-type]
+    found = effects_of(Scaled(), None, {"int4": 0.0}, truths, WATCHED)  # type: ignore[arg-type]
     assert np.exp(found.logs["int4"]) == pytest.approx([TINY] * 2)
 
 

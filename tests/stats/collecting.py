@@ -34,13 +34,14 @@ def run(
     on_batch=None,
     engine: Engine | None = None,
     device: str = "cpu",
+    thin: int = 1,
     **options,
 ) -> tuple[Collected, list]:
     recipe = Recipe(**options)
     model = prepare(load(proto), 17)
     layers, _ = find_layers(model, recipe)
     calibration = open_calibration(data, open_session(widen(to_proto(model))).inputs, recipe)
-    return collect(model, layers, calibration, recipe, on_batch, engine, device), layers
+    return collect(model, layers, calibration, recipe, on_batch, engine, device, thin), layers
 
 
 def activation(proto: onnx.ModelProto, name: str, **feeds: np.ndarray) -> np.ndarray:

@@ -60,6 +60,17 @@ def test_few_samples_are_looked_at_more_closely(channels: int, wanted: int) -> N
     assert collected.stats[layers[0].name].count == wanted
 
 
+def test_large_convolutions_may_be_looked_at_in_some_samples_alone() -> None:
+    large = gaussian(7, 4, 40, 40) + 1
+    collected, layers = run(conv_net(), {"x": large}, thin=3)
+    full, depth, _ = (collected.stats[layer.name] for layer in layers)
+    assert agrees(full, im2col(large[::3], 3, 2, 1).reshape(1, -1, 36))
+    assert agrees(depth, im2col(activation(conv_net(), "r", x=large)[::3], 3, 1, 1).transpose(1, 0, 2))
+    small = gaussian(7, 4, 12, 12) + 1
+    collected, layers = run(conv_net(), {"x": small}, thin=3)
+    assert agrees(collected.stats[layers[0].name], im2col(small, 3, 2, 1).reshape(1, -1, 36))
+
+
 def test_conv_transpose():
     x = gaussian(2, 4, 5, 6)
     proto = model_of(
