@@ -111,9 +111,9 @@ def pose_problem(opened: Opened, recipe: Recipe, progress: Progress) -> tuple[Pr
     plan_ = opened.plan
     own, wide = governed(plan_.layers, recipe), ends(plan_.layers, recipe)
     able = [la for la in plan_.layers if la.name not in own and la.name not in wide and not la.in_subgraph]
-    measured = with_unlike_halves(opened, recipe)
     with ThreadPoolExecutor(1) as beside:  # the model runs meanwhile
         listed = beside.submit(storages, plan_.prepared, plan_.layers, able, recipe, plan_.placement)
+        measured = with_unlike_halves(opened, recipe)
         thin = max(1, min(THIN, measured.calibration.samples // LEAST))
         stats = survey(measured, recipe, progress, thin).collected.stats
         options = listed.result()
