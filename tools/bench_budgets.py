@@ -18,6 +18,7 @@ Models and data come from installed packages; a model whose package is missing i
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,10 +107,7 @@ def bench(model: RealModel, places: Places) -> None:
 
 
 def scatter(model: RealModel, places: Places, draws: int) -> None:
-    """Uniform and chosen files on several draws of the calibration data: each file's score, and their means.
-
-    A draw leaves out one batch in so many, another one each time.
-    """
+    """Uniform and chosen files on several draws of the calibration data: their scores, and means of them."""
     path, task = model.file(places), model.task(places)
     reference = run_all(path, task.test, task.reduce)
     base = Recipe(target="ort", quantize_embeddings=model.name in WITH_EMBEDDINGS)
@@ -117,7 +115,7 @@ def scatter(model: RealModel, places: Places, draws: int) -> None:
     found: dict[str, list[dict[str, float]]] = {}
     ratios = []
     for draw in range(draws):
-        kept = [feed for at, feed in enumerate(task.calibration) if at % max(draws, 2) != draw or draws == 1]
+        kept = drawn(task.calibration, draw, draws)
         job, sizes = Job(path, replace(task, calibration=kept), reference), {}
         for width in ("int3", "int4"):
             recipe = replace(base, weights=width)  # pyright: ignore[reportArgumentType]
@@ -168,12 +166,23 @@ def tell(what: str, size: int, scores: dict[str, float], model: RealModel) -> No
     print(f"| {what} | {size:,} | {scores[model.primary]:.4g} | {task} |", flush=True)
 
 
-def main() -> None:
+def drawn(calibration: list, draw: int, draws: int) -> list:
+    """The calibration data without one batch in so many, another one each time."""
+    return [feed for at, feed in enumerate(calibration) if at % max(draws, 2) != draw or draws == 1]
+
+
+def each_model(
+    described: str | None,
+    models: str,
+    draws: tuple[int, str],
+    bench: Callable[[RealModel, Places, int], None],
+) -> None:
+    """Read the flags and run `bench` of each model; `draws` is the default of that flag, and what it says."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=described, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", default="ocr-rec,minilm,efficientnet-lite0")
-    parser.add_argument("--draws", type=int, default=0, help="uniform and chosen alone, so many times")
+    parser.add_argument("--models", default=models)
+    parser.add_argument("--draws", type=int, default=draws[0], help=draws[1])
     parser.add_argument("--limit", type=int, help="test samples; for a quick look only")
     parser.add_argument("--cache", type=Path, default=Path("build/zoo"), help="exported models")
     parser.add_argument("--vit", help="folder(s) with vit_cifar10.onnx and cifar10_slice.npz")
@@ -181,10 +190,18 @@ def main() -> None:
     args = parser.parse_args()
     for model in models_of(args.models):
         try:
-            places = Places(args.cache, args.vit, args.sts, args.limit)
-            scatter(model, places, args.draws) if args.draws else bench(model, places)
+            bench(model, Places(args.cache, args.vit, args.sts, args.limit), args.draws)
         except UnavailableError as reason:
             print(f"{model.name}: skipped, {reason}")
+
+
+def main() -> None:
+    each_model(
+        __doc__,
+        "ocr-rec,minilm,efficientnet-lite0",
+        (0, "uniform and chosen alone, so many times"),
+        lambda model, places, draws: scatter(model, places, draws) if draws else bench(model, places),
+    )
 
 
 if __name__ == "__main__":

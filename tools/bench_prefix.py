@@ -11,15 +11,12 @@ with caution.
     python tools/bench_prefix.py --models ocr-rec,efficientnet-lite0 --draws 3
 """
 
-import argparse
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
-from bench_budgets import WITH_EMBEDDINGS, Job
-from zoo.catalogue import choose as models_of
-from zoo.model import Places, RealModel, UnavailableError
+from bench_budgets import WITH_EMBEDDINGS, Job, drawn, each_model
+from zoo.model import Places, RealModel
 from zoo.runner import run_all
 
 from comq_onnx.allocate.distortion import noise
@@ -64,6 +61,7 @@ def retained(behind: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def refined(problem: Problem, parts: np.ndarray) -> Problem:
+    """The problem whose effects are those of errors of which such a part comes out, by layer."""
     priced = []
     for one, part in zip(problem.priced, parts, strict=True):
         candidates = tuple(replace(c, effect=float(part) * c.effect) for c in one.candidates)
@@ -79,20 +77,21 @@ def bench(model: RealModel, places: Places, draws: int) -> None:
     print("| ---: | --- | ---: | ---: | ---: |", flush=True)
     gains = []
     for draw in range(draws):
-        kept = [feed for at, feed in enumerate(task.calibration) if at % max(draws, 2) != draw or draws == 1]
+        kept = drawn(task.calibration, draw, draws)
         job, opened = Job(path, replace(task, calibration=kept), reference), open_run(path, kept, base)
         size, _, _ = job.file(opened, base, base)
         problem, bed = pose_problem(opened, base, silent)
         behind = prefixes(opened, problem, bed)
         own = np.array([candidate.effect for candidate in problem.uniform])
-        knowing = refined(problem, retained(behind, own))
+        comes_out = retained(behind, own)
+        knowing = refined(problem, comes_out)
         for share in SHARES:
             scored = [row(job, asked, share * size) for asked in (problem, knowing)]
             for name, (scores, effect) in zip(("by price", "refined"), scored, strict=True):
                 told = f"{scores[model.primary]:.4g} | {scores['rel. error %']:.4g} | {effect:.4g}"
                 print(f"| {draw} | {name}, {share:.0%} | {told} |", flush=True)
             gains.append([np.log(a / b) for a, b in zip(*(s.values() for s, _ in scored), strict=True)])
-        parts = retained(behind, own)[:: max(1, len(own) // 8)]
+        parts = comes_out[:: max(1, len(own) // 8)]
         print(f"part that comes out: {', '.join(f'{part:.2g}' for part in parts)}")
         total = f"{behind[-1]:.3g}; sum of effects {uniform_effect(problem):.3g}, refined"
         print(f"error of uniform int4 on the other half: {total} {uniform_effect(knowing):.3g}\n", flush=True)
@@ -110,21 +109,7 @@ def row(job: Job, problem: Problem, size: float) -> tuple[dict[str, float], floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", default="ocr-rec,efficientnet-lite0")
-    parser.add_argument("--draws", type=int, default=3, help="of the calibration data")
-    parser.add_argument("--limit", type=int, help="test samples; for a quick look only")
-    parser.add_argument("--cache", type=Path, default=Path("build/zoo"), help="exported models")
-    parser.add_argument("--vit", help="folder(s) with vit_cifar10.onnx and cifar10_slice.npz")
-    parser.add_argument("--sts", type=Path, help="CSV of sentence pairs and scores, for MiniLM's task score")
-    args = parser.parse_args()
-    for model in models_of(args.models):
-        try:
-            bench(model, Places(args.cache, args.vit, args.sts, args.limit), args.draws)
-        except UnavailableError as reason:
-            print(f"{model.name}: skipped, {reason}")
+    each_model(__doc__, "ocr-rec,efficientnet-lite0", (3, "of the calibration data"), bench)
 
 
 if __name__ == "__main__":
